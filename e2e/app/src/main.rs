@@ -1,2 +1,39 @@
-//! (being written)
-fn main() {}
+//! `mizzen-app`: one small program that plays every role in the sample applications.
+//!
+//! In: flags or environment (a role: name, version, upstream calls, delay, failure rate). Out: HTTP answers that tell which
+//! services a request passed. It knows nothing of the mesh: that applications need no change is the point.
+
+use clap::{Parser, Subcommand};
+
+mod behaviour;
+mod call;
+mod echo;
+mod serve;
+
+#[derive(Parser)]
+#[command(name = "mizzen-app", version, about = "A sample service, and the client to try it with")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve HTTP (1.1 and 2 with prior knowledge) in the role that the flags describe
+    Serve(serve::Args),
+    /// Send requests and print one line per answer: status, then body
+    ///
+    /// Example: mizzen-app call http://customer:8080/ -n 100 -H 'user: tester'
+    Call(call::Args),
+    /// Send a line over TCP and print what comes back
+    Tcp(echo::ClientArgs),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Call(args) => call::run(args).await,
+        Command::Tcp(args) => echo::run_client(args).await,
+    }
+}
