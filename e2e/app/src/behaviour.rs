@@ -24,7 +24,12 @@ pub(crate) enum Outcome {
 
 impl Behaviour {
     pub(crate) fn new(delay: Duration, failure_percent: f64) -> Self {
-        Self { misbehaving: AtomicBool::new(false), served: AtomicU64::new(0), delay, failure_percent }
+        Self {
+            misbehaving: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            delay,
+            failure_percent,
+        }
     }
 
     pub(crate) fn delay(&self) -> Duration {

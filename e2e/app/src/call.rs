@@ -94,21 +94,35 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Sends one request. Errors of the network are an answer (`000 reason`), not an end: callers count them.
 async fn one(args: &Args, client: &HttpClient) -> anyhow::Result<String> {
-    let mut request = http::Request::builder().method(args.method.clone()).uri(args.url.clone());
+    let mut request = http::Request::builder()
+        .method(args.method.clone())
+        .uri(args.url.clone());
     for header in &args.headers {
-        let (name, value) = header.split_once(':').with_context(|| format!("'{header}' is not `name: value`"))?;
+        let (name, value) = header
+            .split_once(':')
+            .with_context(|| format!("'{header}' is not `name: value`"))?;
         request = request.header(name.trim(), value.trim());
     }
     let request = request.body(Full::new(Bytes::from(args.data.clone())))?;
     let exchange = async {
         let response = client.request(request).await.map_err(|error| format!("{error:?}"))?;
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-        Ok::<_, String>(format!("{status} {}", String::from_utf8_lossy(&body).trim_end().replace('\n', " ")))
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?
+            .to_bytes();
+        Ok::<_, String>(format!(
+            "{status} {}",
+            String::from_utf8_lossy(&body).trim_end().replace('\n', " ")
+        ))
     };
-    Ok(match tokio::time::timeout(Duration::from_secs_f64(args.timeout), exchange).await {
-        Ok(Ok(line)) => line,
-        Ok(Err(error)) => format!("000 {error}"),
-        Err(_) => "000 no answer in time".to_owned(),
-    })
+    Ok(
+        match tokio::time::timeout(Duration::from_secs_f64(args.timeout), exchange).await {
+            Ok(Ok(line)) => line,
+            Ok(Err(error)) => format!("000 {error}"),
+            Err(_) => "000 no answer in time".to_owned(),
+        },
+    )
 }

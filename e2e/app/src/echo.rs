@@ -18,8 +18,9 @@ pub(crate) struct ClientArgs {
 
 pub(crate) async fn run_client(args: ClientArgs) -> anyhow::Result<()> {
     let exchange = async {
-        let mut stream =
-            TcpStream::connect(&args.address).await.with_context(|| format!("cannot connect to {}", args.address))?;
+        let mut stream = TcpStream::connect(&args.address)
+            .await
+            .with_context(|| format!("cannot connect to {}", args.address))?;
         stream.write_all(format!("{}\n", args.line).as_bytes()).await?;
         let mut answer = String::new();
         let read = BufReader::new(stream).read_line(&mut answer).await?;
@@ -27,7 +28,9 @@ pub(crate) async fn run_client(args: ClientArgs) -> anyhow::Result<()> {
         print!("{answer}");
         Ok(())
     };
-    tokio::time::timeout(std::time::Duration::from_secs_f64(args.timeout), exchange).await.context("no answer in time")?
+    tokio::time::timeout(std::time::Duration::from_secs_f64(args.timeout), exchange)
+        .await
+        .context("no answer in time")?
 }
 
 /// Serves until the listener fails; each connection ends when its client closes it.

@@ -11,7 +11,11 @@ mod echo;
 mod serve;
 
 #[derive(Parser)]
-#[command(name = "mizzen-app", version, about = "A sample service, and the client to try it with")]
+#[command(
+    name = "mizzen-app",
+    version,
+    about = "A sample service, and the client to try it with"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

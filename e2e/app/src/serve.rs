@@ -54,10 +54,13 @@ struct App {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("cannot serve on {}", args.listen))?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot serve on {}", args.listen))?;
     if let Some(address) = args.tcp_listen {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot serve on {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot serve on {address}"))?;
         tokio::spawn(crate::echo::serve(listener, label(&args)));
     }
     println!("{} serves on {}", label(&args), listener.local_addr()?);
@@ -65,7 +68,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     connector.set_nodelay(true);
     let app = Arc::new(App {
         behaviour: Behaviour::new(Duration::from_millis(args.delay_ms), args.failure_percent),
-        client: Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector),
+        client: Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector),
         args,
     });
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
@@ -87,7 +92,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             async move { Ok::<_, Infallible>(app.answer(request).await) }
         });
         let builder = auto::Builder::new(TokioExecutor::new());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // A client that breaks its connection is its own affair.
@@ -95,13 +102,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         });
     }
     drop(listener);
-    tokio::time::timeout(Duration::from_secs(10), graceful.shutdown()).await.ok();
+    tokio::time::timeout(Duration::from_secs(10), graceful.shutdown())
+        .await
+        .ok();
     Ok(())
 }
 
 /// `recommendation v1`, or the name alone for a service without versions.
 fn label(args: &Args) -> String {
-    if args.version.is_empty() { args.name.clone() } else { format!("{} {}", args.name, args.version) }
+    if args.version.is_empty() {
+        args.name.clone()
+    } else {
+        format!("{} {}", args.name, args.version)
+    }
 }
 
 impl App {
@@ -118,14 +131,21 @@ impl App {
             }
             "/headers" => text(StatusCode::OK, &header_lines(request.headers())),
             "/echo" => {
-                let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
+                let body = request
+                    .into_body()
+                    .collect()
+                    .await
+                    .map(http_body_util::Collected::to_bytes);
                 match body {
                     Ok(body) => Response::new(Full::new(body)),
                     Err(_) => text(StatusCode::BAD_REQUEST, "the request body broke off"),
                 }
             }
             path => match path.strip_prefix("/status/").and_then(|code| code.parse::<u16>().ok()) {
-                Some(code) => text(StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST), "as you asked"),
+                Some(code) => text(
+                    StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST),
+                    "as you asked",
+                ),
                 None => self.chain(request).await,
             },
         }
@@ -140,7 +160,12 @@ impl App {
                 let line = format!("{} misbehavior from '{}'", self.args.name, self.args.instance);
                 return text(StatusCode::SERVICE_UNAVAILABLE, &line);
             }
-            Outcome::Fail => return text(StatusCode::SERVICE_UNAVAILABLE, &format!("{} failed", label(&self.args))),
+            Outcome::Fail => {
+                return text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &format!("{} failed", label(&self.args)),
+                );
+            }
         };
         if self.args.upstreams.is_empty() {
             let line = format!("{} from '{}': {count}", label(&self.args), self.args.instance);
@@ -197,8 +222,10 @@ fn forwarded(name: &HeaderName) -> bool {
 }
 
 fn header_lines(headers: &HeaderMap) -> String {
-    let mut lines: Vec<_> =
-        headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))).collect();
+    let mut lines: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect();
     lines.sort();
     lines.join("\n")
 }
@@ -206,6 +233,8 @@ fn header_lines(headers: &HeaderMap) -> String {
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
     response
 }

@@ -1,2 +1,156 @@
-//! (being written)
-fn main() {}
+//! `mizzen-e2e`: runs the scenarios of `e2e/scenarios` on the cluster that the kubeconfig names.
+//!
+//! In: scenario folders (manifests and steps), the built programs, `kubectl`. Out: one line per scenario and data plane, and
+//! `N passed, N failed, N skipped`. It uses the product as its users do, through commands and manifests, and never links it.
+
+mod cluster;
+mod mesh;
+mod run;
+mod scenario;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::cluster::Cluster;
+use crate::scenario::{DataPlane, Scenario, Scope};
+
+#[derive(Parser)]
+#[command(
+    name = "mizzen-e2e",
+    about = "Run the scenarios on the cluster that KUBECONFIG names"
+)]
+struct Args {
+    /// Run only the scenarios whose name contains this; may be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// The data planes to run on
+    #[arg(long, value_delimiter = ',', default_value = "native,envoy,mixed")]
+    data_plane: Vec<DataPlane>,
+    /// Keep the mesh and the applications afterwards; with it and a mesh that is there already nothing is installed
+    #[arg(long)]
+    keep: bool,
+    /// The folder of scenarios
+    #[arg(long, default_value = "e2e/scenarios")]
+    scenarios: PathBuf,
+    /// The folder that holds the built programs
+    #[arg(long, env = "MIZZEN_BIN_DIR", default_value = "target/release")]
+    bin: PathBuf,
+    /// List what would run, and the behaviours of FEATURES that each scenario covers
+    #[arg(long)]
+    list: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let scenarios = Scenario::load_all(&args.scenarios)?;
+    let chosen: Vec<_> = scenarios
+        .iter()
+        .filter(|scenario| args.only.is_empty() || args.only.iter().any(|only| scenario.name.contains(only.as_str())))
+        .collect();
+    if args.list {
+        for scenario in &chosen {
+            println!(
+                "{:20} {:30} {}",
+                scenario.name,
+                scenario.covers.join(","),
+                scenario.about
+            );
+        }
+        return Ok(());
+    }
+    let Some(cluster) = Cluster::connect(&args.bin).await else {
+        println!(
+            "scenarios   skipped: no cluster answers. Name one in KUBECONFIG (kind, k3d or any other; load the images of"
+        );
+        println!("            `e2e/images` into it), then run ./test again.");
+        println!("0 passed, 0 failed, {} skipped", chosen.len());
+        return Ok(());
+    };
+
+    let mut tally = Tally::default();
+    let mesh = mesh::Mesh::new(&cluster, &args.data_plane);
+    let install = tally.time("install", "cluster", mesh.install(args.keep)).await;
+    if install {
+        for scenario in chosen.iter().filter(|scenario| scenario.scope == Scope::DataPlane) {
+            for plane in args
+                .data_plane
+                .iter()
+                .filter(|plane| scenario.data_planes.contains(plane))
+            {
+                let namespace = plane.namespace();
+                let outcome = run::scenario(&cluster, scenario, &namespace);
+                if !tally.time(&scenario.name, plane.name(), outcome).await {
+                    cluster.describe_trouble(&namespace).await;
+                }
+            }
+        }
+        for scenario in chosen.iter().filter(|scenario| scenario.scope == Scope::Cluster) {
+            let namespace = args
+                .data_plane
+                .first()
+                .map_or_else(|| "tutorial".to_owned(), DataPlane::namespace);
+            if !tally
+                .time(&scenario.name, "cluster", run::scenario(&cluster, scenario, &namespace))
+                .await
+            {
+                cluster.describe_trouble("istio-system").await;
+            }
+        }
+    } else {
+        cluster.describe_trouble("mizzen-operator").await;
+        cluster.describe_trouble("istio-system").await;
+        for plane in &args.data_plane {
+            cluster.describe_trouble(&plane.namespace()).await;
+        }
+    }
+    if !args.keep {
+        tally.time("uninstall", "cluster", mesh.uninstall()).await;
+    }
+    println!("{} passed, {} failed, 0 skipped", tally.passed, tally.failed);
+    anyhow::ensure!(
+        tally.failed == 0,
+        "{} of {} scenarios failed",
+        tally.failed,
+        tally.passed + tally.failed
+    );
+    Ok(())
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+}
+
+impl Tally {
+    /// Runs one piece of work, prints its line, and says whether it passed.
+    async fn time(&mut self, name: &str, variant: &str, work: impl Future<Output = anyhow::Result<()>>) -> bool {
+        let start = Instant::now();
+        // A scenario bounds its own waits; this bound only keeps a hang from holding up the others.
+        let limit = std::time::Duration::from_secs(420);
+        let outcome = tokio::time::timeout(limit, work)
+            .await
+            .context("took longer than 7 minutes")
+            .flatten();
+        let seconds = start.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok      {name} [{variant}] {seconds:.1}s");
+                true
+            }
+            Err(error) => {
+                self.failed += 1;
+                println!(
+                    "FAILED  {name} [{variant}] {seconds:.1}s\n        {}",
+                    format!("{error:#}").replace('\n', "\n        ")
+                );
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Runs the steps of one scenario and holds what is seen against what is expected.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use regex::Regex;
+
+use crate::cluster::{Cluster, Output, names_namespaces};
+use crate::scenario::{Action, Call, Expect, Scenario, Step};
+
+/// Runs a scenario's steps in order, then its clean-up, and deletes what it applied.
+pub(crate) async fn scenario(cluster: &Cluster, scenario: &Scenario, namespace: &str) -> anyhow::Result<()> {
+    let run = Run {
+        cluster,
+        scenario,
+        namespace,
+        gateway: cluster.gateway().await?,
+    };
+    let mut outcome = run.steps(&scenario.steps).await;
+    let cleaned = async {
+        run.steps(&scenario.cleanup).await?;
+        run.delete_applied().await
+    };
+    let cleaned = cleaned.await.context("cleaning up");
+    if outcome.is_ok() {
+        outcome = cleaned;
+    }
+    outcome
+}
+
+struct Run<'a> {
+    cluster: &'a Cluster,
+    scenario: &'a Scenario,
+    namespace: &'a str,
+    gateway: String,
+}
+
+impl Run<'_> {
+    async fn steps(&self, steps: &[Step]) -> anyhow::Result<()> {
+        for (index, step) in steps.iter().enumerate() {
+            let name = step.name.as_deref().unwrap_or("");
+            self.step(step)
+                .await
+                .with_context(|| format!("step {} {name}", index + 1))?;
+        }
+        Ok(())
+    }
+
+    /// One step, repeated until it shows what is expected or its time is over.
+    async fn step(&self, step: &Step) -> anyhow::Result<()> {
+        let end = Instant::now() + Duration::from_secs(step.within);
+        loop {
+            let output = self.act(&step.action).await?;
+            let Err(error) = check(&step.expect, &output) else {
+                return Ok(());
+            };
+            if Instant::now() >= end {
+                return Err(error.context(format!("{:?}", step.action)));
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    async fn act(&self, action: &Action) -> anyhow::Result<Output> {
+        match action {
+            Action::Apply(file) => match self.cluster.apply(self.namespace, &self.manifest(file)?).await {
+                Ok(()) => Ok(Output {
+                    success: true,
+                    text: String::new(),
+                }),
+                Err(error) => Ok(Output {
+                    success: false,
+                    text: format!("{error:#}"),
+                }),
+            },
+            Action::Delete(file) => self.delete(file).await,
+            Action::Kubectl(args) => {
+                let args: Vec<_> = args.iter().map(|arg| self.fill(arg)).collect();
+                self.cluster
+                    .kubectl(&args.iter().map(String::as_str).collect::<Vec<_>>())
+                    .await
+            }
+            Action::Mizzen(args) => {
+                let args: Vec<_> = args.iter().map(|arg| self.fill(arg)).collect();
+                self.cluster
+                    .mizzen(&args.iter().map(String::as_str).collect::<Vec<_>>())
+                    .await
+            }
+            Action::Call(call) => self.call(call).await,
+            Action::Ready(namespace) => {
+                let namespace = self.fill(namespace);
+                self.cluster.wait_ready(&namespace, Duration::from_secs(120)).await?;
+                Ok(Output {
+                    success: true,
+                    text: String::new(),
+                })
+            }
+        }
+    }
+
+    async fn call(&self, call: &Call) -> anyhow::Result<Output> {
+        let args: Vec<_> = call.args.iter().map(|arg| self.fill(arg)).collect();
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        if call.from == "gateway" {
+            return self.cluster.client(&args).await;
+        }
+        let (deployment, namespace) = call.from.split_once('@').unwrap_or((&call.from, self.namespace));
+        self.cluster.client_in(namespace, deployment, &args).await
+    }
+
+    async fn delete(&self, file: &str) -> anyhow::Result<Output> {
+        let path = std::env::temp_dir().join(format!("mizzen-e2e-{}-{file}", std::process::id()));
+        let manifest = self.manifest(file)?;
+        std::fs::write(&path, &manifest)?;
+        let path_text = path.to_string_lossy().into_owned();
+        let mut args = vec!["delete", "--ignore-not-found", "--timeout=90s", "-f", &path_text];
+        if !names_namespaces(&manifest) {
+            args.extend(["-n", self.namespace]);
+        }
+        let output = self.cluster.kubectl(&args).await;
+        std::fs::remove_file(&path).ok();
+        output
+    }
+
+    async fn delete_applied(&self) -> anyhow::Result<()> {
+        let applied = self.scenario.steps.iter().filter_map(|step| match &step.action {
+            Action::Apply(file) if !step.expect.fails => Some(file),
+            _ => None,
+        });
+        for file in applied {
+            let output = self.delete(file).await?;
+            ensure!(output.success, "deleting what {file} made: {}", output.text);
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, file: &str) -> anyhow::Result<String> {
+        let path = self.scenario.folder.join(file);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(self.fill(&text))
+    }
+
+    fn fill(&self, text: &str) -> String {
+        text.replace("$NS", self.namespace).replace("$GATEWAY", &self.gateway)
+    }
+}
+
+fn check(expect: &Expect, output: &Output) -> anyhow::Result<()> {
+    let shown = || output.text.chars().take(1500).collect::<String>();
+    ensure!(
+        output.success != expect.fails,
+        "the command {}:\n{}",
+        if expect.fails { "succeeded" } else { "failed" },
+        shown()
+    );
+    let lines: Vec<_> = output.text.lines().filter(|line| !line.trim().is_empty()).collect();
+    for pattern in &expect.contains {
+        ensure!(
+            Regex::new(pattern)?.is_match(&output.text),
+            "'{pattern}' is not in:\n{}",
+            shown()
+        );
+    }
+    for pattern in &expect.absent {
+        ensure!(
+            !Regex::new(pattern)?.is_match(&output.text),
+            "'{pattern}' is in:\n{}",
+            shown()
+        );
+    }
+    if let Some(pattern) = &expect.all {
+        ensure!(
+            !lines.is_empty(),
+            "nothing was printed, and '{pattern}' was expected on every line"
+        );
+        let regex = Regex::new(pattern)?;
+        if let Some(line) = lines.iter().find(|line| !regex.is_match(line)) {
+            bail!("'{pattern}' does not match '{line}'");
+        }
+    }
+    if let Some(count) = expect.lines {
+        ensure!(
+            lines.len() == count,
+            "{} lines instead of {count}:\n{}",
+            lines.len(),
+            shown()
+        );
+    }
+    for (pattern, [least, most]) in &expect.shares {
+        ensure!(!lines.is_empty(), "nothing was printed");
+        let regex = Regex::new(pattern)?;
+        let hits = lines.iter().filter(|line| regex.is_match(line)).count();
+        let percent = hits as f64 * 100.0 / lines.len() as f64;
+        let odd = lines.iter().find(|line| !regex.is_match(line)).unwrap_or(&"");
+        ensure!(
+            (*least..=*most).contains(&percent),
+            "'{pattern}' is on {percent:.1} % of {} lines, not {least} to {most} % (another line: {odd})",
+            lines.len()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(text: &str) -> Output {
+        Output {
+            success: true,
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn shares_are_of_the_lines_printed() {
+        let expect = |least, most| Expect {
+            shares: [("v2".to_owned(), [least, most])].into(),
+            ..Expect::default()
+        };
+        let output = printed("200 v1\n200 v2\n200 v1\n200 v1\n");
+        assert!(check(&expect(20.0, 30.0), &output).is_ok());
+        assert!(check(&expect(30.0, 40.0), &output).is_err());
+        assert!(check(&expect(0.0, 100.0), &printed("")).is_err());
+    }
+
+    #[test]
+    fn an_expected_failure_must_fail() {
+        let expect = Expect {
+            fails: true,
+            ..Expect::default()
+        };
+        assert!(check(&expect, &printed("created")).is_err());
+        assert!(
+            check(
+                &expect,
+                &Output {
+                    success: false,
+                    text: "refused".to_owned()
+                }
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn every_line_must_match_all() {
+        let expect = Expect {
+            all: Some("^200 ".to_owned()),
+            ..Expect::default()
+        };
+        assert!(check(&expect, &printed("200 a\n200 b\n")).is_ok());
+        assert!(check(&expect, &printed("200 a\n503 b\n")).is_err());
+        assert!(check(&expect, &printed("\n")).is_err());
+    }
+}
