@@ -141,7 +141,9 @@ impl Run<'_> {
     }
 
     fn fill(&self, text: &str) -> String {
-        text.replace("$NS", self.namespace).replace("$GATEWAY", &self.gateway)
+        text.replace("$NS", self.namespace)
+            .replace("$GATEWAY", &self.gateway)
+            .replace("$FOLDER", &self.scenario.folder.to_string_lossy())
     }
 }
 

@@ -76,7 +76,8 @@ impl DataPlane {
     }
 }
 
-/// `$NS` in any text is the namespace of the data plane, `$GATEWAY` the ingress gateway's address as host:port.
+/// `$NS` in any text is the namespace of the data plane, `$GATEWAY` the ingress gateway's address as host:port, `$FOLDER`
+/// the scenario's own folder.
 #[derive(Deserialize, Debug)]
 #[serde(try_from = "RawStep")]
 pub(crate) struct Step {
