@@ -1,1 +1,13 @@
-//! (being written)
+//! Admission: what the mesh says to a pod or to a configuration object that is being created.
+//!
+//! In: an object as the API server sends it, and a context (injector configuration, labels of its namespace, answers to
+//! questions of authorisation). Out: a decision: unchanged, changed by a patch, refused with reasons. The webhook and
+//! `mizzen inject` call the same functions.
+//! Never: clients, clocks, sockets.
+
+mod config;
+
+pub use config::{
+    CONFIG_MAP_KEY, Capture, ConfigError, DataPlane, Images, InjectConfig, InterceptionMode, Policy, PullPolicy, Readiness,
+    config_map_name,
+};
