@@ -81,7 +81,11 @@ impl BodyReader {
             Framing::Chunked => State::Size { value: 0, digits: 0 },
             Framing::Close | Framing::Tunnel => State::UntilClose,
         };
-        Self { state, extensions: 0, trailers: Vec::new() }
+        Self {
+            state,
+            extensions: 0,
+            trailers: Vec::new(),
+        }
     }
 
     /// Whether the body has been read to its end.
@@ -105,7 +109,10 @@ impl BodyReader {
         while !self.is_done() && consumed < input.len() {
             consumed += self.next(input.get(consumed..).unwrap_or_default())?.consumed;
         }
-        Ok(Progress { consumed, done: self.is_done() })
+        Ok(Progress {
+            consumed,
+            done: self.is_done(),
+        })
     }
 
     /// Decoding: the next run of content. Call again with the rest of the input until it is used up or the body is done.
@@ -133,7 +140,11 @@ impl BodyReader {
             at += used;
             if data > 0 || used == 0 {
                 // A run of content ends the call; the framing behind it is read by the next one, unless it is all there is.
-                return Ok(BodyEvent { consumed: at, data, done: self.is_done() });
+                return Ok(BodyEvent {
+                    consumed: at,
+                    data,
+                    done: self.is_done(),
+                });
             }
         }
     }
@@ -167,7 +178,10 @@ impl BodyReader {
             self.state = match (self.state, *byte) {
                 (State::Size { value, digits }, byte) => match (byte as char).to_digit(16) {
                     Some(_) if digits == 16 || value >= CHUNK_LIMIT >> 4 => return Err(BodyError::ChunkSizeRange),
-                    Some(digit) => State::Size { value: (value << 4) | u64::from(digit), digits: digits + 1 },
+                    Some(digit) => State::Size {
+                        value: (value << 4) | u64::from(digit),
+                        digits: digits + 1,
+                    },
                     None if digits == 0 => return Err(BodyError::ChunkSize),
                     None => match byte {
                         b'\r' => State::SizeLf(value),
@@ -183,7 +197,10 @@ impl BodyReader {
                     if length >= EXTENSION_LIMIT || self.extensions > EXTENSIONS_LIMIT || !chars::all_value(&[byte]) {
                         return Err(BodyError::ChunkExtension);
                     }
-                    State::Extension { value, length: length + 1 }
+                    State::Extension {
+                        value,
+                        length: length + 1,
+                    }
                 }
                 (State::SizeLf(0), b'\n') => State::TrailerStart,
                 (State::SizeLf(size), b'\n') => State::Data(size),
@@ -191,11 +208,16 @@ impl BodyReader {
                 (State::DataCr, _) => return Err(BodyError::ChunkDataEnd),
                 (State::DataLf, b'\n') => State::Size { value: 0, digits: 0 },
                 (State::TrailerStart, b'\r') => State::EndLf,
-                (State::TrailerStart, _) => State::TrailerLine { start: self.trailers.len() },
+                (State::TrailerStart, _) => State::TrailerLine {
+                    start: self.trailers.len(),
+                },
                 (State::EndLf, b'\n') => State::Done,
                 (State::SizeLf(_) | State::DataLf | State::EndLf, _) => return Err(BodyError::ChunkLineEnd),
                 // Not reached: these states are handled where they are cheap.
-                (State::Done | State::Length(_) | State::UntilClose | State::Data(_) | State::TrailerLine { .. }, _) => {
+                (
+                    State::Done | State::Length(_) | State::UntilClose | State::Data(_) | State::TrailerLine { .. },
+                    _,
+                ) => {
                     return Ok(used);
                 }
             };
@@ -221,7 +243,9 @@ impl BodyReader {
         self.state = State::TrailerLine { start };
         if newline.is_some() {
             let line = self.trailers.get(start..).unwrap_or_default();
-            let line = line.strip_suffix(b"\r\n").ok_or(BodyError::Trailer(HeadError::BareLf))?;
+            let line = line
+                .strip_suffix(b"\r\n")
+                .ok_or(BodyError::Trailer(HeadError::BareLf))?;
             let field = scan::field(line, 0).map_err(BodyError::Trailer)?;
             if forbidden(field.known, field.name.of(line)) {
                 return Err(BodyError::TrailerForbidden);

@@ -115,7 +115,7 @@ pub(crate) fn is_authority(bytes: &[u8]) -> bool {
             port.len() <= 5
                 && port.iter().all(u8::is_ascii_digit)
                 && port.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0')) <= 65535
-                && !(host.is_empty() && !port.is_empty())
+                && (port.is_empty() || !host.is_empty())
         }
     }
 }

@@ -72,7 +72,10 @@ impl Edit {
     pub fn remove(&mut self, fields: &Fields, buffer: &[u8], name: &[u8]) -> bool {
         let mut any = false;
         for (index, field) in fields.iter().enumerate() {
-            let stays = matches!(field.known, Known::Host | Known::ContentLength | Known::TransferEncoding);
+            let stays = matches!(
+                field.known,
+                Known::Host | Known::ContentLength | Known::TransferEncoding
+            );
             if !stays && field.name.of(buffer).eq_ignore_ascii_case(name) {
                 self.removed |= 1 << index;
                 any = true;
@@ -191,9 +194,16 @@ impl Edit {
         while index < count {
             let skip = (removed >> index).trailing_ones() as usize;
             let first = (index + skip).min(count);
-            let keep = removed.checked_shr(u32::try_from(first).unwrap_or(128)).unwrap_or(0).trailing_zeros() as usize;
+            let keep = removed
+                .checked_shr(u32::try_from(first).unwrap_or(128))
+                .unwrap_or(0)
+                .trailing_zeros() as usize;
             let last = (first + keep).min(count);
-            out.put(buffer.get(fields.line_start(first)..fields.line_start(last)).unwrap_or_default());
+            out.put(
+                buffer
+                    .get(fields.line_start(first)..fields.line_start(last))
+                    .unwrap_or_default(),
+            );
             index = last.max(first);
         }
         match self.framing {

@@ -11,13 +11,18 @@ pub struct Span {
 
 impl Span {
     pub(crate) fn new(start: usize, end: usize) -> Self {
-        Self { start: offset(start), end: offset(end) }
+        Self {
+            start: offset(start),
+            end: offset(end),
+        }
     }
 
     /// The bytes, from the same buffer that was parsed (empty for any other).
     #[inline]
     pub fn of(self, buffer: &[u8]) -> &[u8] {
-        buffer.get(usize::from(self.start)..usize::from(self.end)).unwrap_or_default()
+        buffer
+            .get(usize::from(self.start)..usize::from(self.end))
+            .unwrap_or_default()
     }
 
     /// Whether nothing is in it.
@@ -80,7 +85,10 @@ impl Known {
     /// Fields about this connection only; they are never passed on as they came.
     #[inline]
     pub(crate) fn is_hop_by_hop(self) -> bool {
-        matches!(self, Self::Connection | Self::KeepAlive | Self::ProxyConnection | Self::Te | Self::Upgrade)
+        matches!(
+            self,
+            Self::Connection | Self::KeepAlive | Self::ProxyConnection | Self::Te | Self::Upgrade
+        )
     }
 
     /// Fields that only the codec writes.
@@ -156,15 +164,16 @@ impl Fields {
 
     /// Names and values in order; names as written.
     pub fn pairs<'b>(&self, buffer: &'b [u8]) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        self.list.iter().map(move |field| (field.name.of(buffer), field.value.of(buffer)))
+        self.list
+            .iter()
+            .map(move |field| (field.name.of(buffer), field.value.of(buffer)))
     }
 
     /// Names and values in order without the fields about this connection only: what another protocol version passes on.
     pub fn end_to_end<'b>(&self, buffer: &'b [u8]) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
         let hop = self.hop;
         self.list.iter().enumerate().filter_map(move |(index, field)| {
-            let passed = hop & (1 << index) == 0
-                && !matches!(field.known, Known::Host | Known::TransferEncoding);
+            let passed = hop & (1 << index) == 0 && !matches!(field.known, Known::Host | Known::TransferEncoding);
             passed.then(|| (field.name.of(buffer), field.value.of(buffer)))
         })
     }
@@ -181,6 +190,8 @@ impl Fields {
     }
 
     pub(crate) fn mark_hop(&mut self, index: usize) {
-        self.hop |= 1_u128.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0);
+        self.hop |= 1_u128
+            .checked_shl(u32::try_from(index).unwrap_or(u32::MAX))
+            .unwrap_or(0);
     }
 }

@@ -51,7 +51,10 @@ impl Method {
 
     /// Whether sending it twice does what sending it once does (RFC 9110, 9.2.2).
     pub fn is_idempotent(self) -> bool {
-        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
+        matches!(
+            self,
+            Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace
+        )
     }
 }
 
@@ -181,7 +184,11 @@ impl<'a> Request<'a> {
     pub fn path(&self) -> &'a [u8] {
         // `http://host` without a path means `/` (RFC 9112, 3.2.1).
         let path = self.head.path.of(self.buffer);
-        if path.is_empty() && self.head.form == TargetForm::Absolute { b"/" } else { path }
+        if path.is_empty() && self.head.form == TargetForm::Absolute {
+            b"/"
+        } else {
+            path
+        }
     }
 
     /// The effective authority; empty when there is none.
@@ -227,7 +234,10 @@ pub struct RequestParser {
 impl RequestParser {
     /// A parser at the beginning of a request.
     pub fn new(limits: Limits) -> Self {
-        let limits = Limits { head: limits.head.min(65_535), fields: limits.fields.min(128) };
+        let limits = Limits {
+            head: limits.head.min(65_535),
+            fields: limits.fields.min(128),
+        };
         Self {
             limits,
             phase: Phase::default(),
@@ -249,7 +259,10 @@ impl RequestParser {
     pub fn parse(&mut self, buffer: &[u8]) -> Result<Parsed, HeadError> {
         if self.phase == Phase::Start {
             // What is plainly no HTTP (TLS, binary protocols) is refused at once, not after a line that never ends.
-            if buffer.first().is_some_and(|byte| !chars::is_token(*byte) && !matches!(byte, b'\r' | b'\n' | b' ')) {
+            if buffer
+                .first()
+                .is_some_and(|byte| !chars::is_token(*byte) && !matches!(byte, b'\r' | b'\n' | b' '))
+            {
                 return Err(HeadError::Method);
             }
             loop {
@@ -304,14 +317,20 @@ impl RequestParser {
         let Some(first) = memchr::memchr(b' ', line) else {
             return Err(HeadError::RequestLine);
         };
-        let (method, rest) = (line.get(..first).unwrap_or_default(), line.get(first + 1..).unwrap_or_default());
+        let (method, rest) = (
+            line.get(..first).unwrap_or_default(),
+            line.get(first + 1..).unwrap_or_default(),
+        );
         if !chars::all_token(method) {
             return Err(HeadError::Method);
         }
         let Some(second) = memchr::memchr(b' ', rest) else {
             return Err(HeadError::RequestLine);
         };
-        let (target, last) = (rest.get(..second).unwrap_or_default(), rest.get(second + 1..).unwrap_or_default());
+        let (target, last) = (
+            rest.get(..second).unwrap_or_default(),
+            rest.get(second + 1..).unwrap_or_default(),
+        );
         if target.is_empty() || last.contains(&b' ') {
             return Err(HeadError::RequestLine);
         }
@@ -332,7 +351,9 @@ impl RequestParser {
             (Method::Connect, _) => {
                 // CONNECT needs a host and a port.
                 let port = memchr::memrchr(b':', target).and_then(|colon| target.get(colon + 1..));
-                if !chars::is_authority(target) || port.is_none_or(|p| p.is_empty() || !p.iter().all(u8::is_ascii_digit)) {
+                if !chars::is_authority(target)
+                    || port.is_none_or(|p| p.is_empty() || !p.iter().all(u8::is_ascii_digit))
+                {
                     return Err(HeadError::Target);
                 }
                 head.form = TargetForm::Authority;
@@ -350,7 +371,11 @@ impl RequestParser {
             _ => {
                 let scheme = [b"http://".as_slice(), b"https://"]
                     .into_iter()
-                    .find(|scheme| target.get(..scheme.len()).is_some_and(|t| t.eq_ignore_ascii_case(scheme)))
+                    .find(|scheme| {
+                        target
+                            .get(..scheme.len())
+                            .is_some_and(|t| t.eq_ignore_ascii_case(scheme))
+                    })
                     .ok_or(HeadError::Target)?;
                 let rest = target.get(scheme.len()..).unwrap_or_default();
                 let slash = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());

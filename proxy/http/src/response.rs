@@ -131,7 +131,10 @@ pub struct ResponseParser {
 impl ResponseParser {
     /// A parser at the beginning of the response to a GET; [`reset`](Self::reset) tells another method.
     pub fn new(limits: Limits) -> Self {
-        let limits = Limits { head: limits.head.min(65_535), fields: limits.fields.min(128) };
+        let limits = Limits {
+            head: limits.head.min(65_535),
+            fields: limits.fields.min(128),
+        };
         Self {
             limits,
             phase: Phase::default(),
@@ -244,8 +247,7 @@ impl ResponseParser {
                 (false, None) => Framing::Close,
             }
         };
-        head.keep_alive =
-            facts.persistent(head.version) && !matches!(head.framing, Framing::Close | Framing::Tunnel);
+        head.keep_alive = facts.persistent(head.version) && !matches!(head.framing, Framing::Close | Framing::Tunnel);
         head.upgrade = facts.wants_upgrade(head.version).filter(|_| head.status == 101);
         Ok(())
     }

@@ -15,7 +15,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head: 60 * 1024, fields: 100 }
+        Self {
+            head: 60 * 1024,
+            fields: 100,
+        }
     }
 }
 
@@ -55,7 +58,11 @@ impl Lines {
         let from = self.scanned.max(self.position);
         let Some(found) = memchr::memchr(b'\n', buffer.get(from..).unwrap_or_default()) else {
             self.scanned = buffer.len();
-            return if buffer.len() >= limit { Err(HeadError::TooLarge) } else { Ok(None) };
+            return if buffer.len() >= limit {
+                Err(HeadError::TooLarge)
+            } else {
+                Ok(None)
+            };
         };
         let newline = from + found;
         if newline >= limit {
@@ -102,7 +109,10 @@ pub(crate) fn field(line: &[u8], start: usize) -> Result<Field, HeadError> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(HeadError::ObsFold);
     }
-    let colon = line.iter().position(|byte| !chars::is_token(*byte)).unwrap_or(line.len());
+    let colon = line
+        .iter()
+        .position(|byte| !chars::is_token(*byte))
+        .unwrap_or(line.len());
     match line.get(colon) {
         Some(b':') if colon > 0 => {}
         Some(b':') => return Err(HeadError::FieldName),
@@ -114,8 +124,14 @@ pub(crate) fn field(line: &[u8], start: usize) -> Result<Field, HeadError> {
     if !chars::all_value(value) {
         return Err(control_fault(value));
     }
-    let lead = value.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(value.len());
-    let trail = value.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(lead, |last| last + 1);
+    let lead = value
+        .iter()
+        .position(|byte| !matches!(byte, b' ' | b'\t'))
+        .unwrap_or(value.len());
+    let trail = value
+        .iter()
+        .rposition(|byte| !matches!(byte, b' ' | b'\t'))
+        .map_or(lead, |last| last + 1);
     let base = start + colon + 1;
     Ok(Field {
         name: Span::new(start, start + colon),
@@ -199,7 +215,11 @@ impl Facts {
                 return Err(HeadError::TransferEncodingInvalid);
             }
         }
-        if any { Ok(()) } else { Err(HeadError::TransferEncodingInvalid) }
+        if any {
+            Ok(())
+        } else {
+            Err(HeadError::TransferEncodingInvalid)
+        }
     }
 
     fn see_connection(&mut self, value: &[u8]) -> Result<(), HeadError> {
@@ -239,7 +259,9 @@ impl Facts {
             }
         }
         for index in 0..fields.len() {
-            let Some(field) = fields.list.get(index).copied() else { break };
+            let Some(field) = fields.list.get(index).copied() else {
+                break;
+            };
             let hop = field.known.is_hop_by_hop()
                 || (self.nominates
                     && matches!(field.known, Known::Other | Known::Expect)
@@ -261,7 +283,8 @@ impl Facts {
 
     /// The protocol to upgrade to, if the sender asks for it in both fields (and speaks a version that knows it).
     pub(crate) fn wants_upgrade(&self, version: Version) -> Option<Span> {
-        self.upgrade.filter(|protocol| self.connection_upgrade && version == Version::Http11 && !protocol.is_empty())
+        self.upgrade
+            .filter(|protocol| self.connection_upgrade && version == Version::Http11 && !protocol.is_empty())
     }
 }
 
@@ -275,12 +298,21 @@ fn nominated(fields: &Fields, buffer: &[u8], name: &[u8]) -> bool {
 
 /// The members of a comma-separated list; empty members are skipped (RFC 9110, 5.6.1).
 fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty())
+    value
+        .split(|byte| *byte == b',')
+        .map(trim)
+        .filter(|option| !option.is_empty())
 }
 
 fn trim(text: &[u8]) -> &[u8] {
-    let start = text.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(text.len());
-    let end = text.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(start, |last| last + 1);
+    let start = text
+        .iter()
+        .position(|byte| !matches!(byte, b' ' | b'\t'))
+        .unwrap_or(text.len());
+    let end = text
+        .iter()
+        .rposition(|byte| !matches!(byte, b' ' | b'\t'))
+        .map_or(start, |last| last + 1);
     text.get(start..end).unwrap_or_default()
 }
 
@@ -289,10 +321,19 @@ fn length(value: &[u8]) -> Result<u64, HeadError> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(HeadError::LengthInvalid);
     }
-    let number = value.iter().fold(0_u64, |sum, digit| sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
-    if number > i64::MAX as u64 { Err(HeadError::LengthInvalid) } else { Ok(number) }
+    let number = value.iter().fold(0_u64, |sum, digit| {
+        sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
+    });
+    if number > i64::MAX as u64 {
+        Err(HeadError::LengthInvalid)
+    } else {
+        Ok(number)
+    }
 }
 
 fn length_list(value: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').map(trim).all(|part| length(part).is_ok())
+    value
+        .split(|byte| *byte == b',')
+        .map(trim)
+        .all(|part| length(part).is_ok())
 }
