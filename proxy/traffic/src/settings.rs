@@ -8,26 +8,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::ValueEnum;
 use serde::Deserialize;
-
-/// Command line of `mizzen-proxy`.
-#[derive(Debug, Parser)]
-#[command(name = "mizzen-proxy", version, about = "Sidecar and gateway of the Mizzen service mesh")]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// Subcommands of `mizzen-proxy`.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run as a sidecar or gateway.
-    Proxy(ProxyArgs),
-    /// Program the pod's traffic redirection (init container).
-    Redirect(mizzen_redirect::Args),
-}
 
 /// What the proxy is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -317,11 +299,12 @@ mod tests {
     use super::*;
 
     fn args() -> ProxyArgs {
-        let cli = Cli::parse_from(["mizzen-proxy", "proxy", "sidecar", "--domain", "shop.svc.cluster.local"]);
-        match cli.command {
-            Command::Proxy(args) => args,
-            Command::Redirect(_) => panic!("proxy expected"),
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: ProxyArgs,
         }
+        <Cli as clap::Parser>::parse_from(["proxy", "sidecar", "--domain", "shop.svc.cluster.local"]).args
     }
 
     #[test]
