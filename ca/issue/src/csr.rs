@@ -78,7 +78,9 @@ impl Csr {
     /// Reads a request in PEM or in DER and verifies its signature.
     pub fn parse(pem_or_der: &[u8]) -> Result<Self, CsrError> {
         if pem_or_der.len() > MAX_BYTES {
-            return Err(CsrError::TooLong { length: pem_or_der.len() });
+            return Err(CsrError::TooLong {
+                length: pem_or_der.len(),
+            });
         }
         // DER of a request begins with the tag SEQUENCE, which no PEM text does.
         if pem_or_der.first() == Some(&0x30) {
@@ -98,7 +100,9 @@ impl Csr {
 
         let mut names = Vec::new();
         for attribute in request.certification_request_info.iter_attributes() {
-            let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() else { continue };
+            let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() else {
+                continue;
+            };
             for extension in &requested.extensions {
                 match extension.parsed_extension() {
                     ParsedExtension::SubjectAlternativeName(san) => {

@@ -50,7 +50,9 @@ pub struct Validity {
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
     /// A field is not PEM.
-    #[error("{field} is not PEM text with certificates: write the certificate between BEGIN CERTIFICATE and END CERTIFICATE")]
+    #[error(
+        "{field} is not PEM text with certificates: write the certificate between BEGIN CERTIFICATE and END CERTIFICATE"
+    )]
     Pem {
         /// The key in the secret.
         field: &'static str,
@@ -74,7 +76,9 @@ pub enum IssuerError {
     #[error("ca-key.pem is not the key of ca-cert.pem")]
     KeyMismatch,
     /// The certificate may not sign others.
-    #[error("ca-cert.pem is not a CA certificate: it needs basic constraints CA:TRUE and the key usage certificate sign")]
+    #[error(
+        "ca-cert.pem is not a CA certificate: it needs basic constraints CA:TRUE and the key usage certificate sign"
+    )]
     NotCa,
     /// The chain does not lead to a root.
     #[error("ca-cert.pem with cert-chain.pem does not lead to a certificate in root-cert.pem")]
@@ -100,7 +104,9 @@ impl Issuer {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, organization);
-        params.distinguished_name.push(DnType::CommonName, format!("{organization} mesh root"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("{organization} mesh root"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = OffsetDateTime::from(now - SKEW);
@@ -149,7 +155,13 @@ impl Issuer {
         }
         let chain = chain_to_root(&certificate, &above, &roots)?;
         let signer = rcgen::Issuer::from_ca_cert_der(&certificate, key).map_err(IssuerError::SelfSign)?;
-        Ok(Self { signer, validity, chain, roots, pem })
+        Ok(Self {
+            signer,
+            validity,
+            chain,
+            roots,
+            pem,
+        })
     }
 
     /// The CA as text, private key included: for the secret that keeps it.
@@ -181,12 +193,17 @@ impl Issuer {
 impl Validity {
     pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
         let validity = certificate.validity();
-        Self { not_before: instant(validity.not_before.timestamp()), not_after: instant(validity.not_after.timestamp()) }
+        Self {
+            not_before: instant(validity.not_before.timestamp()),
+            not_after: instant(validity.not_after.timestamp()),
+        }
     }
 
     /// Reads the validity of a certificate in DER.
     pub fn of_der(certificate: &[u8]) -> Option<Self> {
-        X509Certificate::from_der(certificate).ok().map(|(_, parsed)| Self::of(&parsed))
+        X509Certificate::from_der(certificate)
+            .ok()
+            .map(|(_, parsed)| Self::of(&parsed))
     }
 
     /// The moment at which `percent` of the certificate's life are over.
@@ -210,7 +227,11 @@ fn first(
     certificates: Option<Vec<CertificateDer<'static>>>,
     field: &'static str,
 ) -> Result<CertificateDer<'static>, IssuerError> {
-    certificates.ok_or(IssuerError::Pem { field })?.into_iter().next().ok_or(IssuerError::Empty { field })
+    certificates
+        .ok_or(IssuerError::Pem { field })?
+        .into_iter()
+        .next()
+        .ok_or(IssuerError::Empty { field })
 }
 
 fn parse<'a>(der: &'a [u8], field: &'static str) -> Result<X509Certificate<'a>, IssuerError> {

@@ -94,7 +94,10 @@ impl IssueError {
 
 impl Default for TtlPolicy {
     fn default() -> Self {
-        Self { default: Duration::from_secs(24 * 3600), max: Duration::from_secs(90 * 24 * 3600) }
+        Self {
+            default: Duration::from_secs(24 * 3600),
+            max: Duration::from_secs(90 * 24 * 3600),
+        }
     }
 }
 
@@ -102,7 +105,10 @@ impl TtlPolicy {
     /// What a request gets that asks for `requested` (zero or nothing: the default).
     fn decide(&self, requested: Option<Duration>) -> Result<Duration, IssueError> {
         match requested {
-            Some(requested) if requested > self.max => Err(IssueError::TtlTooLong { requested, max: self.max }),
+            Some(requested) if requested > self.max => Err(IssueError::TtlTooLong {
+                requested,
+                max: self.max,
+            }),
             Some(requested) if !requested.is_zero() => Ok(requested),
             _ => Ok(self.default.min(self.max)),
         }
@@ -127,7 +133,12 @@ impl Issuer {
         for requested in csr.requested_names() {
             match requested {
                 RequestedName::Uri(asked) if *asked == uri => {}
-                _ => return Err(IssueError::ForeignName { requested: requested.clone(), caller: caller.clone() }),
+                _ => {
+                    return Err(IssueError::ForeignName {
+                        requested: requested.clone(),
+                        caller: caller.clone(),
+                    });
+                }
             }
         }
         let ttl = policy.decide(requested_ttl)?;
@@ -156,7 +167,10 @@ impl Issuer {
                     .as_str()
                     .try_into()
                     .map(SanType::DnsName)
-                    .map_err(|source| IssueError::ServerName { name: name.clone(), source }),
+                    .map_err(|source| IssueError::ServerName {
+                        name: name.clone(),
+                        source,
+                    }),
             })
             .collect::<Result<_, _>>()?;
         self.sign(key, names, vec![ExtendedKeyUsagePurpose::ServerAuth], ttl, now, serial)
@@ -207,7 +221,10 @@ impl Issuer {
 impl Issued {
     /// The certificate and what goes behind it, each as PEM text, without the root.
     pub fn chain_pem(&self) -> Vec<String> {
-        std::iter::once(&self.leaf).chain(&self.chain).map(|der| pem::certificate(der)).collect()
+        std::iter::once(&self.leaf)
+            .chain(&self.chain)
+            .map(|der| pem::certificate(der))
+            .collect()
     }
 
     /// The certificate and what goes behind it, for a TLS handshake.

@@ -23,5 +23,7 @@ pub(crate) fn certificate(der: &[u8]) -> String {
 
 /// Every certificate in a PEM text; other sections are skipped. `None` where the text is broken.
 pub(crate) fn certificates(text: &str) -> Option<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>().ok()
+    CertificateDer::pem_slice_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .ok()
 }

@@ -316,7 +316,11 @@ impl Default for Capture {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { initial_delay_seconds: 0, period_seconds: 15, failure_threshold: 4 }
+        Self {
+            initial_delay_seconds: 0,
+            period_seconds: 15,
+            failure_threshold: 4,
+        }
     }
 }
 
@@ -402,7 +406,11 @@ fn envoy_image() -> String {
 fn sidecar_resources() -> ResourceRequirements {
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     ResourceRequirements {
-        requests: Some([("cpu", "10m"), ("memory", "32Mi")].map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).into()),
+        requests: Some(
+            [("cpu", "10m"), ("memory", "32Mi")]
+                .map(|(k, v)| (k.to_owned(), Quantity(v.to_owned())))
+                .into(),
+        ),
         ..Default::default()
     }
 }
@@ -414,7 +422,8 @@ mod tests {
     // B1, B3
     #[test]
     fn three_fields_are_enough() {
-        let text = r#"{"revision": "basic", "meshNamespace": "mesh", "images": {"registry": "r.example/m", "tag": "7"}}"#;
+        let text =
+            r#"{"revision": "basic", "meshNamespace": "mesh", "images": {"registry": "r.example/m", "tag": "7"}}"#;
         let read = InjectConfig::from_json(text).unwrap();
         let images = Images {
             registry: "r.example/m".into(),

@@ -8,6 +8,6 @@
 mod config;
 
 pub use config::{
-    CONFIG_MAP_KEY, Capture, ConfigError, DataPlane, Images, InjectConfig, InterceptionMode, Policy, PullPolicy, Readiness,
-    config_map_name,
+    CONFIG_MAP_KEY, Capture, ConfigError, DataPlane, Images, InjectConfig, InterceptionMode, Policy, PullPolicy,
+    Readiness, config_map_name,
 };

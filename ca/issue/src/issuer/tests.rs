@@ -55,7 +55,10 @@ fn intermediate(root: &Issuer, name: &str) -> (String, KeyPair) {
     params.use_authority_key_identifier_extension = true;
     params.not_before = OffsetDateTime::from(now() - DAY);
     params.not_after = OffsetDateTime::from(now() + 30 * DAY);
-    (pem::certificate(params.signed_by(&key, &root.signer).unwrap().der()), key)
+    (
+        pem::certificate(params.signed_by(&key, &root.signer).unwrap().der()),
+        key,
+    )
 }
 
 // E1
@@ -71,7 +74,10 @@ fn a_workload_gets_its_proven_name_and_nothing_else() {
     assert_eq!(leaf.issuer().to_string(), "O=mesh.example, CN=mesh.example mesh root");
     let san = leaf.subject_alternative_name().unwrap().unwrap();
     assert!(san.critical, "RFC 5280 4.1.2.6: critical where the subject is empty");
-    assert_eq!(san.value.general_names, [GeneralName::URI("spiffe://mesh.example/ns/shop/sa/cart")]);
+    assert_eq!(
+        san.value.general_names,
+        [GeneralName::URI("spiffe://mesh.example/ns/shop/sa/cart")]
+    );
     assert!(!leaf.is_ca(), "the request asked to be a CA");
     let usage = leaf.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.client_auth && usage.server_auth && !usage.any);
@@ -100,7 +106,10 @@ fn a_request_for_anothers_name_is_refused() {
     ];
     for name in foreign {
         let names = vec![uri(&caller().to_string()), name];
-        assert!(matches!(issue(&root, &csr(names), None), Err(IssueError::ForeignName { .. })));
+        assert!(matches!(
+            issue(&root, &csr(names), None),
+            Err(IssueError::ForeignName { .. })
+        ));
     }
     let error = issue(&root, &csr(vec![uri("spiffe://td/ns/a/sa/b")]), None).unwrap_err();
     assert_eq!(
@@ -139,7 +148,11 @@ fn spki_of(csr: &[u8]) -> Vec<u8> {
 #[test]
 fn keys_of_every_sound_kind_are_certified() {
     let root = root();
-    for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
+    for algorithm in [
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ED25519,
+    ] {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let request = Csr::parse(csr_of(&key, vec![]).der()).unwrap();
         assert!(issue(&root, &request, None).is_ok(), "{algorithm:?}");
@@ -161,14 +174,19 @@ fn life_follows_request_policy_and_issuer() {
     assert_eq!(life(None), DAY);
     assert_eq!(life(Some(Duration::ZERO)), DAY);
     assert_eq!(life(Some(Duration::from_secs(5))), Duration::from_secs(5));
-    assert!(matches!(issue(&root, &csr(vec![]), Some(91 * DAY)), Err(IssueError::TtlTooLong { .. })));
+    assert!(matches!(
+        issue(&root, &csr(vec![]), Some(91 * DAY)),
+        Err(IssueError::TtlTooLong { .. })
+    ));
 
     let short = root_from("td", Duration::from_secs(60));
     let validity = issue(&short, &csr(vec![]), None).unwrap().validity;
     assert_eq!(validity.not_after, short.validity().not_after);
 
     // Half of a certificate of seconds is in the future.
-    let brief = issue(&root, &csr(vec![]), Some(Duration::from_secs(10))).unwrap().validity;
+    let brief = issue(&root, &csr(vec![]), Some(Duration::from_secs(10)))
+        .unwrap()
+        .validity;
     assert!(brief.after_percent(50) > now() + Duration::from_secs(3));
 }
 
@@ -176,7 +194,16 @@ fn life_follows_request_policy_and_issuer() {
 #[test]
 fn an_issuer_signs_only_while_it_counts() {
     let root = root_from("td", DAY);
-    let at = |when| root.issue(&csr(vec![]), &caller(), None, &TtlPolicy::default(), when, Serial([1; 16]));
+    let at = |when| {
+        root.issue(
+            &csr(vec![]),
+            &caller(),
+            None,
+            &TtlPolicy::default(),
+            when,
+            Serial([1; 16]),
+        )
+    };
     assert!(matches!(at(now() + 2 * DAY), Err(IssueError::IssuerExpired)));
     assert!(matches!(at(now() - DAY), Err(IssueError::IssuerNotYetValid)));
 }
@@ -193,11 +220,17 @@ fn servers_get_dns_names_and_addresses() {
     let san = leaf.subject_alternative_name().unwrap().unwrap();
     assert_eq!(
         san.value.general_names,
-        [GeneralName::DNSName("istiod-basic.mesh.svc"), GeneralName::IPAddress(&[127, 0, 0, 1])]
+        [
+            GeneralName::DNSName("istiod-basic.mesh.svc"),
+            GeneralName::IPAddress(&[127, 0, 0, 1])
+        ]
     );
     let usage = leaf.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.server_auth && !usage.client_auth);
-    assert!(matches!(root.issue_server(&spki, &[], DAY, now(), Serial([3; 16])), Err(IssueError::NoServerName)));
+    assert!(matches!(
+        root.issue_server(&spki, &[], DAY, now(), Serial([3; 16])),
+        Err(IssueError::NoServerName)
+    ));
 }
 
 // E2
@@ -224,11 +257,20 @@ fn a_plugged_in_intermediate_leads_to_its_root() {
     assert_eq!(issued.chain_pem()[1..], [lower, upper]);
     assert_eq!(issuer.root_pem(), root.root_pem());
 
-    let foreign_root = CaPem { root_cert: root_from("other", DAY).root_pem(), ..plugged.clone() };
+    let foreign_root = CaPem {
+        root_cert: root_from("other", DAY).root_pem(),
+        ..plugged.clone()
+    };
     assert!(matches!(Issuer::from_pem(foreign_root), Err(IssuerError::NotRooted)));
-    let no_chain = CaPem { cert_chain: String::new(), ..plugged.clone() };
+    let no_chain = CaPem {
+        cert_chain: String::new(),
+        ..plugged.clone()
+    };
     assert!(matches!(Issuer::from_pem(no_chain), Err(IssuerError::NotRooted)));
-    let foreign_key = CaPem { ca_key: KeyPair::generate().unwrap().serialize_pem(), ..plugged };
+    let foreign_key = CaPem {
+        ca_key: KeyPair::generate().unwrap().serialize_pem(),
+        ..plugged
+    };
     assert!(matches!(Issuer::from_pem(foreign_key), Err(IssuerError::KeyMismatch)));
 }
 
@@ -240,19 +282,39 @@ fn a_broken_ca_says_which_part() {
     let issued = issue(&root(), &Csr::parse(csr_of(&leaf_key, vec![]).der()).unwrap(), None).unwrap();
     let error = |pem: CaPem| Issuer::from_pem(pem).err().unwrap();
     assert!(matches!(
-        error(CaPem { ca_cert: "x".into(), ..good.clone() }),
+        error(CaPem {
+            ca_cert: "x".into(),
+            ..good.clone()
+        }),
         IssuerError::Empty { field: "ca-cert.pem" }
     ));
-    assert!(matches!(error(CaPem { ca_key: "x".into(), ..good.clone() }), IssuerError::Key(_)));
-    let not_ca = CaPem { ca_cert: issued.chain_pem()[0].clone(), ca_key: leaf_key.serialize_pem(), ..good.clone() };
+    assert!(matches!(
+        error(CaPem {
+            ca_key: "x".into(),
+            ..good.clone()
+        }),
+        IssuerError::Key(_)
+    ));
+    let not_ca = CaPem {
+        ca_cert: issued.chain_pem()[0].clone(),
+        ca_key: leaf_key.serialize_pem(),
+        ..good.clone()
+    };
     assert!(matches!(error(not_ca), IssuerError::NotCa));
-    let same = Issuer::from_pem(CaPem { root_cert: String::new(), ..good.clone() }).unwrap();
+    let same = Issuer::from_pem(CaPem {
+        root_cert: String::new(),
+        ..good.clone()
+    })
+    .unwrap();
     assert_eq!(same.root_pem(), good.root_cert);
 }
 
 #[test]
 fn requested_names_read_well() {
-    assert_eq!(RequestedName::Ip([1, 2, 3, 4].into()).to_string(), "the address 1.2.3.4");
+    assert_eq!(
+        RequestedName::Ip([1, 2, 3, 4].into()).to_string(),
+        "the address 1.2.3.4"
+    );
     assert_eq!(RequestedName::Dns("a.b".into()).to_string(), "the DNS name \"a.b\"");
 }
 
@@ -263,10 +325,18 @@ fn a_peer_is_who_its_certificate_says() {
     let root = root();
     let issued = issue(&root, &csr(vec![]), None).unwrap();
     assert_eq!(peer_identity(&issued.leaf, now()), Ok(caller()));
-    assert_eq!(peer_identity(&issued.leaf, now() + 2 * DAY), Err(PeerError::NotValidNow));
+    assert_eq!(
+        peer_identity(&issued.leaf, now() + 2 * DAY),
+        Err(PeerError::NotValidNow)
+    );
     assert_eq!(peer_identity(&root.roots()[0], now()), Err(PeerError::Ca));
     assert_eq!(peer_identity(b"x", now()), Err(PeerError::Malformed));
     let key = PublicKey::from_spki_der(&KeyPair::generate().unwrap().subject_public_key_info()).unwrap();
-    let server = root.issue_server(&key, &["a.b".to_owned()], DAY, now(), Serial([3; 16])).unwrap();
-    assert_eq!(peer_identity(&server.leaf, now()), Err(PeerError::UriCount { count: 0 }));
+    let server = root
+        .issue_server(&key, &["a.b".to_owned()], DAY, now(), Serial([3; 16]))
+        .unwrap();
+    assert_eq!(
+        peer_identity(&server.leaf, now()),
+        Err(PeerError::UriCount { count: 0 })
+    );
 }
