@@ -1,0 +1,247 @@
+//! One stream: its task, and the body through which its responses leave.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::AbortHandle,
+    time::{self, sleep_until},
+};
+use tonic::Status;
+use tracing::{debug, info, warn};
+
+use super::{Connected, Shared, StreamId};
+use crate::{
+    mailbox::Mailbox,
+    resource::ResourceType,
+    session::{Action, Event, Protocol, Refusal, Response, Session, TypeUrl},
+    wire::Request,
+};
+
+/// Responses up to this size do not wait for the budget: an endpoint change is not held up by a storm.
+const SMALL: usize = 16 * 1_024;
+
+/// The share of the send budget that a response holds until the proxy has read it.
+type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
+/// The response body of a stream. Owns the stream's task.
+pub(crate) struct Feed {
+    responses: mpsc::Receiver<Result<(Response, Option<OwnedSemaphorePermit>), Status>>,
+    held: Held,
+    task: AbortHandle,
+}
+
+impl Stream for Feed {
+    type Item = Result<Response, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // Being polled again means that the transport has taken what was given before.
+        *self.held.lock() = None;
+        self.responses.poll_recv(cx).map(|next| {
+            next.map(|result| {
+                result.map(|(response, permit)| {
+                    *self.held.lock() = permit;
+                    response
+                })
+            })
+        })
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) fn start(
+    shared: Arc<Shared>,
+    id: StreamId,
+    protocol: Protocol,
+    extensions: tonic::Extensions,
+    inbound: tonic::Streaming<Request>,
+) -> Feed {
+    let (responses_tx, responses) = mpsc::channel(1);
+    let held = Held::default();
+    let task = StreamTask { shared, id, protocol, held: held.clone(), responses_tx };
+    let task = tokio::spawn(task.run(extensions, inbound)).abort_handle();
+    Feed { responses, held, task }
+}
+
+struct StreamTask {
+    shared: Arc<Shared>,
+    id: StreamId,
+    protocol: Protocol,
+    held: Held,
+    responses_tx: mpsc::Sender<Result<(Response, Option<OwnedSemaphorePermit>), Status>>,
+}
+
+/// Takes the stream off the list however it ends.
+struct Listed<'a> {
+    shared: &'a Shared,
+    id: StreamId,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.shared.streams.lock().remove(&self.id);
+        self.shared.metrics.streams.dec();
+    }
+}
+
+impl StreamTask {
+    async fn run(self, extensions: tonic::Extensions, inbound: tonic::Streaming<Request>) {
+        if let Err(status) = self.serve(extensions, inbound).await {
+            debug!(stream = self.id, code = ?status.code(), error = status.message(), "xds stream ended");
+            // The proxy may be gone already, then nobody needs the reason.
+            let _ = self.responses_tx.send(Err(status)).await;
+        }
+    }
+
+    async fn serve(
+        &self,
+        extensions: tonic::Extensions,
+        mut inbound: tonic::Streaming<Request>,
+    ) -> Result<(), Status> {
+        let first = time::timeout(self.shared.settings.first_request, inbound.next())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no request came: a stream starts with one that carries the node"))?;
+        let Some(first) = first.transpose()? else { return Ok(()) };
+        let Some(node) = first.node() else {
+            return Err(Status::invalid_argument("the first request of a stream must carry the node"));
+        };
+        let mailbox = Arc::new(Mailbox::new());
+        let opened = self.shared.source.open(self.id, &extensions, node, &mailbox)?;
+        drop(extensions);
+        let session = Session::new(self.protocol, opened.view, self.shared.settings.limits);
+        let session = Arc::new(Mutex::new(session));
+        let now = Instant::now();
+        self.shared.streams.lock().insert(
+            self.id,
+            Connected { proxy: opened.proxy.clone(), since: now, session: session.clone() },
+        );
+        self.shared.metrics.streams.inc();
+        let _listed = Listed { shared: &self.shared, id: self.id };
+        info!(stream = self.id, proxy = opened.proxy, node = node.id, protocol = ?self.protocol, "proxy connected");
+        let result = self.pump(&session, &mailbox, first, inbound).await;
+        info!(stream = self.id, proxy = opened.proxy, "proxy disconnected");
+        drop(opened.guard);
+        result
+    }
+
+    async fn pump(
+        &self,
+        session: &Mutex<Session>,
+        mailbox: &Mailbox,
+        first: Request,
+        mut inbound: tonic::Streaming<Request>,
+    ) -> Result<(), Status> {
+        let mut draining = self.shared.draining.subscribe();
+        self.step(session, Event::Request(first))?;
+        loop {
+            let work = session.lock().has_work();
+            let release = self.held.lock().is_some().then(|| time::Instant::now() + self.shared.settings.stuck);
+            tokio::select! {
+                request = inbound.next() => match request {
+                    Some(request) => self.step(session, Event::Request(request?))?,
+                    None => return Ok(()),
+                },
+                () = mailbox.arrival() => {
+                    if let Some(change) = mailbox.take() {
+                        let event = Event::Changed { view: change.view, dirty: change.dirty, since: change.since };
+                        self.step(session, event)?;
+                    }
+                }
+                room = self.responses_tx.reserve(), if work => {
+                    let Ok(room) = room else { return Ok(()) };
+                    let response = session.lock().respond();
+                    if let Some(response) = response {
+                        let permit = self.afford(&response).await;
+                        self.count(&response);
+                        room.send(Ok((response, permit)));
+                    }
+                }
+                () = async { sleep_until(release.unwrap_or_else(time::Instant::now)).await }, if release.is_some() => {
+                    *self.held.lock() = None;
+                }
+                changed = draining.changed() => {
+                    if changed.is_err() || *draining.borrow() {
+                        return Err(Status::unavailable("this instance is shutting down: connect to another one"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&self, session: &Mutex<Session>, event: Event) -> Result<(), Status> {
+        let actions = session.lock().step(event, Instant::now());
+        for action in actions {
+            match action {
+                Action::Acknowledged { kind, since_change, recovered } => {
+                    if let Some(took) = since_change {
+                        self.shared.metrics.convergence.observe(took.as_secs_f64());
+                    }
+                    if !recovered.is_empty() {
+                        self.shared.source.recovered(self.id, kind, &recovered);
+                    }
+                }
+                Action::Rejected(nack) => {
+                    self.shared.metrics.rejects.get_or_create(&Some(nack.kind).into()).inc();
+                    warn!(
+                        stream = self.id,
+                        kind = nack.kind.short(),
+                        resources = ?nack.resources,
+                        error = nack.message,
+                        "proxy rejected resources and keeps what it had"
+                    );
+                    self.shared.source.rejected(self.id, &nack);
+                }
+                Action::Refuse(refusal) => {
+                    self.shared.metrics.refused.inc();
+                    return Err(match refusal {
+                        Refusal::TooManySubscriptions { .. } => Status::resource_exhausted(refusal.to_string()),
+                        Refusal::NameTooLong { .. } | Refusal::WrongProtocol => {
+                            Status::invalid_argument(refusal.to_string())
+                        }
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A large response waits until enough of those before it were read.
+    async fn afford(&self, response: &Response) -> Option<OwnedSemaphorePermit> {
+        let length = response.encoded_length();
+        if length <= SMALL {
+            return None;
+        }
+        let budget = u32::try_from(self.shared.settings.send_budget / 1_024).unwrap_or(u32::MAX);
+        let kib = u32::try_from(length / 1_024).unwrap_or(u32::MAX).min(budget);
+        if let Ok(permit) = self.shared.budget.clone().try_acquire_many_owned(kib) {
+            return Some(permit);
+        }
+        self.shared.metrics.waited.inc();
+        self.shared.budget.clone().acquire_many_owned(kib).await.ok()
+    }
+
+    fn count(&self, response: &Response) {
+        let kind: Option<ResourceType> = match response.type_url() {
+            TypeUrl::Known(kind) => Some(*kind),
+            TypeUrl::Unknown(_) => None,
+        };
+        let metrics = &self.shared.metrics;
+        metrics.pushes.get_or_create(&kind.into()).inc();
+        metrics.bytes.get_or_create(&kind.into()).inc_by(response.encoded_length() as u64);
+        if let Some(age) = response.age(Instant::now()) {
+            metrics.push_delay.observe(age.as_secs_f64());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The service over a real connection, with the generated client as the other side.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering as Atomic},
+};
+
+use envoy_types::pb::envoy::{
+    config::core::v3::Node as PbNode,
+    service::discovery::v3::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+};
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+
+use super::*;
+use crate::{
+    mailbox::Dirty,
+    resource::{Resource, ResourceSet},
+};
+
+/// One cluster "c" with this content.
+struct One(String);
+
+impl View for One {
+    fn resource(&self, kind: ResourceType, name: &str) -> Arc<Resource> {
+        Arc::new(if kind == ResourceType::Cluster && name == "c" {
+            Resource::present(kind, name, &[], self.0.as_bytes())
+        } else {
+            Resource::absent(name)
+        })
+    }
+
+    fn wildcard(&self, kind: ResourceType) -> Arc<ResourceSet> {
+        Arc::new(std::iter::once(self.resource(kind, "c")).collect())
+    }
+}
+
+#[derive(Default)]
+struct TestSource {
+    mailboxes: Mutex<Vec<Arc<Mailbox>>>,
+    open: Arc<AtomicUsize>,
+}
+
+struct Guard(Arc<AtomicUsize>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Atomic::SeqCst);
+    }
+}
+
+impl Source for TestSource {
+    fn open(
+        &self,
+        _: StreamId,
+        _: &tonic::Extensions,
+        node: &Node,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<Opened, Refused> {
+        if node.id == "stranger" {
+            return Err(Refused::Forbidden("stranger".into()));
+        }
+        self.mailboxes.lock().push(mailbox.clone());
+        self.open.fetch_add(1, Atomic::SeqCst);
+        Ok(Opened {
+            view: Arc::new(One("1".into())),
+            proxy: node.id.clone(),
+            guard: Box::new(Guard(self.open.clone())),
+        })
+    }
+
+    fn rejected(&self, _: StreamId, _: &Nack) {}
+
+    fn recovered(&self, _: StreamId, _: ResourceType, _: &[Arc<str>]) {}
+}
+
+async fn serve(settings: Settings) -> (Arc<TestSource>, Ads, SocketAddr) {
+    let source = Arc::new(TestSource::default());
+    let ads = Ads::new(source.clone(), settings, Metrics::register(&mut Registry::default()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tonic::transport::Server::builder().add_service(ads.clone());
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (source, ads, address)
+}
+
+async fn connect(
+    address: SocketAddr,
+    node: &str,
+) -> (mpsc::Sender<DeltaDiscoveryRequest>, Result<tonic::Streaming<DeltaDiscoveryResponse>, Status>) {
+    let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await.unwrap();
+    let (requests_tx, requests) = mpsc::channel(4);
+    let first = DeltaDiscoveryRequest {
+        node: Some(PbNode { id: node.into(), ..Default::default() }),
+        type_url: ResourceType::Cluster.type_url().into(),
+        ..Default::default()
+    };
+    requests_tx.send(first).await.unwrap();
+    let responses = client.delta_aggregated_resources(ReceiverStream::new(requests)).await;
+    (requests_tx, responses.map(tonic::Response::into_inner))
+}
+
+fn content(response: &DeltaDiscoveryResponse) -> Vec<u8> {
+    response.resources[0].resource.as_ref().unwrap().value.clone()
+}
+
+#[tokio::test]
+async fn change_reaches_the_proxy_and_the_stream_ends_with_its_client() {
+    let (source, ads, address) = serve(Settings::default()).await;
+    let (requests_tx, responses) = connect(address, "n1").await;
+    let mut responses = responses.unwrap();
+    let first = responses.message().await.unwrap().unwrap();
+    assert_eq!(content(&first), b"1");
+    let mut dirty = Dirty::new();
+    dirty.mark_wildcard(ResourceType::Cluster);
+    let mailbox = source.mailboxes.lock()[0].clone();
+    mailbox.publish(Arc::new(One("2".into())), &dirty, Instant::now());
+    let second = responses.message().await.unwrap().unwrap();
+    assert_eq!(content(&second), b"2");
+    let status = ads.status(Instant::now());
+    assert_eq!((status.len(), status[0].proxy.as_str(), status[0].types.len()), (1, "n1", 1));
+    drop((requests_tx, responses));
+    while source.open.load(Atomic::SeqCst) > 0 || ads.streams() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn stranger_is_refused_with_the_reason() {
+    let (_, _, address) = serve(Settings::default()).await;
+    let (_requests_tx, responses) = connect(address, "stranger").await;
+    let error = match responses {
+        Err(error) => error,
+        Ok(mut responses) => responses.message().await.unwrap_err(),
+    };
+    assert_eq!((error.code(), error.message()), (tonic::Code::PermissionDenied, "not allowed: stranger"));
+}
+
+#[tokio::test]
+async fn draining_ends_streams_and_refuses_new_ones() {
+    let (_, ads, address) = serve(Settings::default()).await;
+    let (_requests_tx, responses) = connect(address, "n1").await;
+    let mut responses = responses.unwrap();
+    responses.message().await.unwrap().unwrap();
+    ads.drain();
+    let error = responses.message().await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unavailable);
+    let (_requests_tx, responses) = connect(address, "n2").await;
+    assert_eq!(responses.unwrap_err().code(), tonic::Code::Unavailable);
+}
+
+#[tokio::test]
+async fn more_streams_than_allowed_are_refused() {
+    let (_, _, address) = serve(Settings { streams: 1, ..Settings::default() }).await;
+    let (_first_tx, responses) = connect(address, "n1").await;
+    let mut responses = responses.unwrap();
+    responses.message().await.unwrap().unwrap();
+    let (_second_tx, responses) = connect(address, "n2").await;
+    assert_eq!(responses.unwrap_err().code(), tonic::Code::ResourceExhausted);
+}
