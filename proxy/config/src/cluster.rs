@@ -120,7 +120,7 @@ pub struct BreakerLimits {
     pub requests: u32,
     /// Retries at once.
     pub retries: u32,
-    /// Retries at once as a share of requests (percent × 100, and the least allowed); `None`: by `retries`.
+    /// Retries at once as a share of the requests; `None`: by `retries`.
     pub retry_budget: Option<RetryBudget>,
 }
 
@@ -153,7 +153,9 @@ pub struct Outlier {
     pub consecutive_5xx: Option<u32>,
     /// Consecutive 502, 503, 504 (or failures) that eject; `None`: not counted.
     pub consecutive_gateway: Option<u32>,
-    /// Consecutive failures to connect or in the transport that eject, counted apart; `None`: they count as 5xx.
+    /// Failures to connect or in the transport are counted apart from answers; otherwise they count as 5xx.
+    pub split_local_origin: bool,
+    /// Consecutive failures to connect or in the transport that eject (only when counted apart); `None`: never.
     pub consecutive_local_origin: Option<u32>,
     /// Time between sweeps, at which ejections end and success rates would be looked at.
     pub interval: Duration,

@@ -13,6 +13,7 @@
 //! shared by `Arc`; names are `Arc<str>`.
 
 pub mod cluster;
+mod convert;
 pub mod endpoint;
 pub mod error;
 pub mod format;
@@ -34,8 +35,8 @@ pub use format::{Field, Format, Part};
 pub use header::{HeaderAppend, HeaderOp, HeaderOps, SetHeader};
 pub use listener::{
     AccessLog, AccessLogFormat, ChainMatch, ChainTransport, ClientCertDetails, Codec, Direction, FilterChain,
-    ForwardClientCert, HttpConnection, Inspect, Listener, Protocol, RouteSource, ServerHeader, StripPort, TcpProxy,
-    TransportProtocol,
+    ForwardClientCert, HttpConnection, Inspect, Listener, LogFilter, Protocol, RouteSource, ServerHeader, StripPort,
+    TcpProxy, TransportProtocol,
 };
 pub use matcher::{HeaderMatch, HeaderTest, Pattern, QueryMatch, QueryTest, StringMatch, StringTest};
 pub use name::{ClusterName, ListenerName, RouteConfigName, RouteName, SecretName, VirtualHostName};

@@ -55,9 +55,9 @@ pub struct Inspect {
     pub tls: bool,
     /// Is it HTTP/1 or HTTP/2 in plain text.
     pub http: bool,
-    /// Destination ports for which HTTP is not looked for (server-first protocols).
+    /// Destination ports (first and last) for which HTTP is not looked for (server-first protocols).
     pub http_disabled_ports: Box<[(u16, u16)]>,
-    /// Destination ports for which TLS is not looked for, as ranges `first..end`.
+    /// Destination ports (first and last) for which TLS is not looked for.
     pub tls_disabled_ports: Box<[(u16, u16)]>,
 }
 
@@ -99,6 +99,24 @@ pub struct ChainMatch {
     pub application_protocols: Box<[Arc<str>]>,
     /// Networks of which one holds the peer's address.
     pub source_nets: Box<[IpNet]>,
+}
+
+impl Inspect {
+    /// Whether the first bytes of a connection to `port` are looked at for TLS.
+    #[must_use]
+    pub fn tls_for(&self, port: u16) -> bool {
+        self.tls && !within(&self.tls_disabled_ports, port)
+    }
+
+    /// Whether the first bytes of a connection to `port` are looked at for HTTP.
+    #[must_use]
+    pub fn http_for(&self, port: u16) -> bool {
+        self.http && !within(&self.http_disabled_ports, port)
+    }
+}
+
+fn within(ranges: &[(u16, u16)], port: u16) -> bool {
+    ranges.iter().any(|(first, last)| (*first..=*last).contains(&port))
 }
 
 /// What the first bytes are.
@@ -286,6 +304,18 @@ pub struct AccessLog {
     pub file: Option<Arc<str>>,
     /// What is written.
     pub format: AccessLogFormat,
+    /// Which requests or connections are logged.
+    pub only: LogFilter,
+}
+
+/// Which requests or connections an access log takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LogFilter {
+    /// All.
+    #[default]
+    All,
+    /// Those with one of these response flags (short names); with any flag when empty.
+    Flags(Box<[Arc<str>]>),
 }
 
 /// What an access log writes.

@@ -1,6 +1,6 @@
 //! Resources by kind: type URLs, and the way in from bytes.
 
-use crate::error::Problems;
+use crate::error::{ConfigError, Problems};
 use crate::{Cluster, EndpointSet, Listener, RouteConfig, VirtualHost};
 use std::fmt;
 use std::sync::Arc;
@@ -112,4 +112,65 @@ pub enum Resource {
     RouteConfig(Arc<RouteConfig>),
     /// VHDS
     VirtualHost(Arc<VirtualHost>),
+}
+
+impl Resource {
+    /// Decodes and checks one resource of `kind`.
+    #[must_use]
+    pub fn decode(kind: Kind, body: &[u8]) -> Outcome<Self> {
+        fn wrapped<T: XdsType>(body: &[u8]) -> Outcome<Resource> {
+            let Outcome { value, problems } = T::decode(body);
+            Outcome {
+                value: value.map(|value| T::wrap(Arc::new(value))),
+                problems,
+            }
+        }
+        match kind {
+            Kind::Cluster => wrapped::<Cluster>(body),
+            Kind::Endpoints => wrapped::<EndpointSet>(body),
+            Kind::Listener => wrapped::<Listener>(body),
+            Kind::RouteConfig => wrapped::<RouteConfig>(body),
+            Kind::VirtualHost => wrapped::<VirtualHost>(body),
+        }
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Cluster(_) => Kind::Cluster,
+            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Listener(_) => Kind::Listener,
+            Self::RouteConfig(_) => Kind::RouteConfig,
+            Self::VirtualHost(_) => Kind::VirtualHost,
+        }
+    }
+
+    /// The name inside the resource.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Cluster(value) => value.resource_name(),
+            Self::Endpoints(value) => value.resource_name(),
+            Self::Listener(value) => value.resource_name(),
+            Self::RouteConfig(value) => value.resource_name(),
+            Self::VirtualHost(value) => value.resource_name(),
+        }
+    }
+}
+
+impl<T> Outcome<T> {
+    /// From a conversion that may fail as a whole and may have noted problems of parts.
+    pub(crate) fn from_parts(result: Result<T, ConfigError>, mut problems: Problems) -> Self {
+        match result {
+            Ok(value) => Self {
+                value: Some(value),
+                problems,
+            },
+            Err(error) => {
+                problems.push(error);
+                Self { value: None, problems }
+            }
+        }
+    }
 }

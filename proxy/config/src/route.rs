@@ -149,6 +149,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Nothing moves for so long; `None`: as the connection says; zero: no limit.
     pub idle_timeout: Option<Duration>,
+    /// Longest life of the request and its response, upgrades included; `None`: as the connection says.
+    pub max_stream_duration: Option<Duration>,
     /// Longest `grpc-timeout` that is honoured; `None`: the header is not looked at; zero: no limit.
     pub max_grpc_timeout: Option<Duration>,
     /// Retries.
