@@ -69,7 +69,9 @@ impl Dirty {
 
     /// Whether nothing is marked.
     pub fn is_empty(&self) -> bool {
-        self.kinds.values().all(|marks| !marks.wildcard && !marks.all_names && marks.names.is_empty())
+        self.kinds
+            .values()
+            .all(|marks| !marks.wildcard && !marks.all_names && marks.names.is_empty())
     }
 
     /// Takes over the marks of another.
@@ -131,7 +133,13 @@ impl Mailbox {
                     change.view = view;
                     change.dirty.merge(dirty);
                 }
-                None => *content = Some(Change { view, dirty: dirty.clone(), since: at }),
+                None => {
+                    *content = Some(Change {
+                        view,
+                        dirty: dirty.clone(),
+                        since: at,
+                    });
+                }
             }
         }
         self.arrived.notify_one();
@@ -149,7 +157,9 @@ impl Mailbox {
 
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mailbox").field("dirty", &self.content.lock().as_ref().map(|c| c.dirty.clone())).finish()
+        f.debug_struct("Mailbox")
+            .field("dirty", &self.content.lock().as_ref().map(|c| c.dirty.clone()))
+            .finish()
     }
 }
 

@@ -68,9 +68,21 @@ impl Metrics {
             waited: Counter::default(),
         };
         registry.register("pilot_xds", "Proxies connected over xDS", metrics.streams.clone());
-        registry.register("pilot_xds_pushes", "xDS responses sent, by type", metrics.pushes.clone());
-        registry.register("pilot_total_xds_rejects", "xDS responses that proxies rejected, by type", metrics.rejects.clone());
-        registry.register("mizzen_xds_sent_bytes", "Bytes of xDS responses sent, by type", metrics.bytes.clone());
+        registry.register(
+            "pilot_xds_pushes",
+            "xDS responses sent, by type",
+            metrics.pushes.clone(),
+        );
+        registry.register(
+            "pilot_total_xds_rejects",
+            "xDS responses that proxies rejected, by type",
+            metrics.rejects.clone(),
+        );
+        registry.register(
+            "mizzen_xds_sent_bytes",
+            "Bytes of xDS responses sent, by type",
+            metrics.bytes.clone(),
+        );
         registry.register(
             "pilot_xds_push_time",
             "Seconds from a change in Kubernetes to the response that carries it",
@@ -81,7 +93,11 @@ impl Metrics {
             "Seconds from a change in Kubernetes to the proxy's acknowledgement",
             metrics.convergence.clone(),
         );
-        registry.register("mizzen_xds_refused_streams", "Streams ended for breaking a limit", metrics.refused.clone());
+        registry.register(
+            "mizzen_xds_refused_streams",
+            "Streams ended for breaking a limit",
+            metrics.refused.clone(),
+        );
         registry.register(
             "mizzen_xds_waited_responses",
             "Responses that waited for the shared send budget",

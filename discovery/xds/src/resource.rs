@@ -24,11 +24,22 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// All kinds in the order in which additions and updates are sent (make before break).
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::VirtualHost];
+    pub const ALL: [Self; 5] = [
+        Self::Cluster,
+        Self::Endpoint,
+        Self::Listener,
+        Self::Route,
+        Self::VirtualHost,
+    ];
 
     /// The order in which removals are sent, after all additions: what refers goes before what is referred to.
-    pub(crate) const REMOVAL: [Self; 5] =
-        [Self::Listener, Self::Route, Self::VirtualHost, Self::Cluster, Self::Endpoint];
+    pub(crate) const REMOVAL: [Self; 5] = [
+        Self::Listener,
+        Self::Route,
+        Self::VirtualHost,
+        Self::Cluster,
+        Self::Endpoint,
+    ];
 
     /// The type URL on the wire.
     pub const fn type_url(self) -> &'static str {
@@ -124,12 +135,24 @@ impl Resource {
         encode_varint(any_length as u64, &mut out);
         put_field(1, kind.type_url().as_bytes(), &mut out);
         put_field(2, body, &mut out);
-        Self { name: Arc::from(name), version, wrapped: out.freeze(), any_length, body_length: body.len() }
+        Self {
+            name: Arc::from(name),
+            version,
+            wrapped: out.freeze(),
+            any_length,
+            body_length: body.len(),
+        }
     }
 
     /// The knowledge that nothing of this name exists.
     pub fn absent(name: &str) -> Self {
-        Self { name: Arc::from(name), version: Version(0), wrapped: Bytes::new(), any_length: 0, body_length: 0 }
+        Self {
+            name: Arc::from(name),
+            version: Version(0),
+            wrapped: Bytes::new(),
+            any_length: 0,
+            body_length: 0,
+        }
     }
 
     /// Its name.
@@ -164,7 +187,8 @@ impl Resource {
 
     /// The encoded message itself.
     pub fn body(&self) -> Bytes {
-        self.wrapped.slice(self.wrapped.len().saturating_sub(self.body_length)..)
+        self.wrapped
+            .slice(self.wrapped.len().saturating_sub(self.body_length)..)
     }
 
     /// Whether a proxy that has `self` would notice being sent `other`.
@@ -256,7 +280,10 @@ mod tests {
             let body = vec![7u8; length];
             let aliases = vec!["9080/reviews.shop".to_owned(), "9080/reviews.shop.svc".to_owned()];
             let ours = Resource::present(ResourceType::VirtualHost, "9080/reviews", &aliases, &body);
-            let any = Any { type_url: ResourceType::VirtualHost.type_url().to_owned(), value: body.clone() };
+            let any = Any {
+                type_url: ResourceType::VirtualHost.type_url().to_owned(),
+                value: body.clone(),
+            };
             let decoded = pb::Resource::decode(ours.wrapped().clone()).unwrap();
             assert_eq!(
                 decoded,
@@ -283,12 +310,20 @@ mod tests {
 
     #[test]
     fn set_is_sorted_and_keeps_the_last_of_a_name() {
-        let make =
-            |name: &str, body: &[u8]| Arc::new(Resource::present(ResourceType::Cluster, name, &[], body));
-        let set: ResourceSet =
-            [make("b", b"1"), make("a", b"2"), make("b", b"3"), Arc::new(Resource::absent("c"))].into_iter().collect();
+        let make = |name: &str, body: &[u8]| Arc::new(Resource::present(ResourceType::Cluster, name, &[], body));
+        let set: ResourceSet = [
+            make("b", b"1"),
+            make("a", b"2"),
+            make("b", b"3"),
+            Arc::new(Resource::absent("c")),
+        ]
+        .into_iter()
+        .collect();
         let names: Vec<_> = set.iter().map(|r| (r.name().to_string(), r.version())).collect();
-        assert_eq!(names, [("a".to_owned(), Version::of(b"2")), ("b".to_owned(), Version::of(b"3"))]);
+        assert_eq!(
+            names,
+            [("a".to_owned(), Version::of(b"2")), ("b".to_owned(), Version::of(b"3"))]
+        );
         assert!(set.find("a").is_some() && set.find("c").is_none());
     }
 
@@ -297,9 +332,15 @@ mod tests {
         use envoy_types::pb::envoy::config::{cluster, endpoint, listener, route};
         use prost::Name as _;
         assert_eq!(ResourceType::Cluster.type_url(), cluster::v3::Cluster::type_url());
-        assert_eq!(ResourceType::Endpoint.type_url(), endpoint::v3::ClusterLoadAssignment::type_url());
+        assert_eq!(
+            ResourceType::Endpoint.type_url(),
+            endpoint::v3::ClusterLoadAssignment::type_url()
+        );
         assert_eq!(ResourceType::Listener.type_url(), listener::v3::Listener::type_url());
-        assert_eq!(ResourceType::Route.type_url(), route::v3::RouteConfiguration::type_url());
+        assert_eq!(
+            ResourceType::Route.type_url(),
+            route::v3::RouteConfiguration::type_url()
+        );
         assert_eq!(ResourceType::VirtualHost.type_url(), route::v3::VirtualHost::type_url());
     }
 }

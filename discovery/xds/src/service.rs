@@ -204,13 +204,26 @@ impl Ads {
             .streams
             .lock()
             .iter()
-            .map(|(id, open)| (*id, open.proxy.clone(), now.saturating_duration_since(open.since), open.session.clone()))
+            .map(|(id, open)| {
+                (
+                    *id,
+                    open.proxy.clone(),
+                    now.saturating_duration_since(open.since),
+                    open.session.clone(),
+                )
+            })
             .collect();
         streams
             .into_iter()
             .map(|(stream, proxy, connected, session)| {
                 let session = session.lock();
-                StreamStatus { stream, proxy, connected, protocol: session.protocol(), types: session.status() }
+                StreamStatus {
+                    stream,
+                    proxy,
+                    connected,
+                    protocol: session.protocol(),
+                    types: session.status(),
+                }
             })
             .collect()
     }
@@ -242,8 +255,7 @@ where
         let shared = self.shared.clone();
         Box::pin(async move {
             let limit = shared.settings.request_length;
-            let mut grpc =
-                Grpc::new(AdsCodec::new(protocol)).apply_max_message_size_config(Some(limit), None);
+            let mut grpc = Grpc::new(AdsCodec::new(protocol)).apply_max_message_size_config(Some(limit), None);
             Ok(grpc.streaming(Open { shared, protocol }, request).await)
         })
     }
@@ -263,15 +275,21 @@ impl StreamingService<crate::wire::Request> for Open {
         let (shared, protocol) = (self.shared.clone(), self.protocol);
         Box::pin(async move {
             if *shared.draining.borrow() {
-                return Err(Status::unavailable("this instance is shutting down: connect to another one"));
+                return Err(Status::unavailable(
+                    "this instance is shutting down: connect to another one",
+                ));
             }
             if shared.streams.lock().len() >= shared.settings.streams {
                 shared.metrics.refused.inc();
-                return Err(Status::resource_exhausted("too many streams on this instance: try again or add replicas"));
+                return Err(Status::resource_exhausted(
+                    "too many streams on this instance: try again or add replicas",
+                ));
             }
             let id = shared.next.fetch_add(1, Ordering::Relaxed);
             let (_, extensions, inbound) = request.into_parts();
-            Ok(tonic::Response::new(stream::start(shared, id, protocol, extensions, inbound)))
+            Ok(tonic::Response::new(stream::start(
+                shared, id, protocol, extensions, inbound,
+            )))
         })
     }
 }

@@ -68,7 +68,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { subscriptions: 50_000, name_length: 1_024, response_length: 256 * 1_024, unacknowledged: 16 }
+        Self {
+            subscriptions: 50_000,
+            name_length: 1_024,
+            response_length: 256 * 1_024,
+            unacknowledged: 16,
+        }
     }
 }
 
@@ -216,7 +221,14 @@ struct InFlight {
 impl Session {
     /// A new stream that sees `view`.
     pub fn new(protocol: Protocol, view: Arc<dyn View>, limits: Limits) -> Self {
-        Self { protocol, limits, view, kinds: BTreeMap::new(), outbox: VecDeque::new(), last_nonce: 0 }
+        Self {
+            protocol,
+            limits,
+            view,
+            kinds: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            last_nonce: 0,
+        }
     }
 
     /// Takes an event in. `now` only serves to tell how long things took.
@@ -247,7 +259,9 @@ impl Session {
 
     fn mark(&mut self, dirty: Dirty, since: Instant) {
         for (kind, marks) in dirty.into_kinds() {
-            let Some(subscription) = self.kinds.get_mut(&kind) else { continue };
+            let Some(subscription) = self.kinds.get_mut(&kind) else {
+                continue;
+            };
             if subscription.mark(marks) {
                 subscription.changed_at.get_or_insert(since);
             }
@@ -291,7 +305,9 @@ impl Session {
     }
 
     fn state(&mut self, request: StateRequest, now: Instant) -> Vec<Action> {
-        let Some(kind) = ResourceType::from_type_url(&request.type_url) else { return Vec::new() };
+        let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
+            return Vec::new();
+        };
         let mut actions = Vec::new();
         let first = !self.kinds.contains_key(&kind);
         let subscription = self.kinds.entry(kind).or_default();
@@ -341,7 +357,11 @@ impl Session {
 
     /// A kind that discovery does not serve: every name asked for is told to be absent, and nothing is remembered.
     fn unknown_type(&mut self, type_url: &str, names: Vec<String>) -> Vec<Action> {
-        let removed: Vec<Arc<str>> = names.into_iter().filter(|name| name != WILDCARD).map(Arc::from).collect();
+        let removed: Vec<Arc<str>> = names
+            .into_iter()
+            .filter(|name| name != WILDCARD)
+            .map(Arc::from)
+            .collect();
         if removed.is_empty() || self.outbox.len() >= self.limits.unacknowledged {
             return Vec::new();
         }
@@ -358,7 +378,10 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("protocol", &self.protocol).field("status", &self.status()).finish()
+        f.debug_struct("Session")
+            .field("protocol", &self.protocol)
+            .field("status", &self.status())
+            .finish()
     }
 }
 
@@ -379,7 +402,11 @@ impl Limits {
 
 impl Subscription {
     fn names(&self) -> usize {
-        let fresh = self.pending.keys().filter(|name| self.named.find(name).is_none()).count();
+        let fresh = self
+            .pending
+            .keys()
+            .filter(|name| self.named.find(name).is_none())
+            .count();
         self.named.len() + fresh
     }
 
@@ -388,7 +415,11 @@ impl Subscription {
     }
 
     fn subscribed_names(&self) -> BTreeSet<Arc<str>> {
-        self.named.iter().map(|resource| resource.name().clone()).chain(self.pending.keys().cloned()).collect()
+        self.named
+            .iter()
+            .map(|resource| resource.name().clone())
+            .chain(self.pending.keys().cloned())
+            .collect()
     }
 
     fn subscribe(&mut self, name: Arc<str>, has: Option<Version>) {
@@ -409,8 +440,19 @@ impl Subscription {
         }
     }
 
-    fn start_wildcard(&mut self, told: BTreeMap<String, String>) {
-        self.wildcard = Some(Wildcard { known: Known::Told(told), dirty: true, answer: true });
+    fn start_wildcard(&mut self, mut told: BTreeMap<String, String>) {
+        // Asked for again: all is sent again, and what it was sent and is no longer there is taken back.
+        if let Some(Wildcard {
+            known: Known::Set(set), ..
+        }) = &self.wildcard
+        {
+            told.extend(set.iter().map(|resource| (resource.name().to_string(), String::new())));
+        }
+        self.wildcard = Some(Wildcard {
+            known: Known::Told(told),
+            dirty: true,
+            answer: true,
+        });
     }
 
     fn end_wildcard(&mut self) {
@@ -454,11 +496,19 @@ impl Subscription {
                 }
             }
             let since_change = sent.changed_at.map(|at| now.saturating_duration_since(at));
-            return Some(Action::Acknowledged { kind, since_change, recovered });
+            return Some(Action::Acknowledged {
+                kind,
+                since_change,
+                recovered,
+            });
         };
         let message = bounded(&error.message);
-        let mut at_fault: Vec<_> =
-            sent.resources.iter().filter(|(name, _)| mentions(&error.message, name)).cloned().collect();
+        let mut at_fault: Vec<_> = sent
+            .resources
+            .iter()
+            .filter(|(name, _)| mentions(&error.message, name))
+            .cloned()
+            .collect();
         if at_fault.is_empty() {
             at_fault = sent.resources;
         }
@@ -468,7 +518,12 @@ impl Subscription {
             }
         }
         let resources = at_fault.into_iter().map(|(name, _)| name).collect();
-        Some(Action::Rejected(Nack { kind, nonce: sent.nonce, resources, message }))
+        Some(Action::Rejected(Nack {
+            kind,
+            nonce: sent.nonce,
+            resources,
+            message,
+        }))
     }
 }
 
@@ -486,7 +541,10 @@ fn bounded(message: &str) -> String {
     if message.len() <= MESSAGE_BOUND {
         return message.to_owned();
     }
-    let end = (0..=MESSAGE_BOUND).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+    let end = (0..=MESSAGE_BOUND)
+        .rev()
+        .find(|at| message.is_char_boundary(*at))
+        .unwrap_or(0);
     format!("{}…", message.get(..end).unwrap_or_default())
 }
 

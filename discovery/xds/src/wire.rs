@@ -110,10 +110,20 @@ pub(crate) struct Layout {
     pub(crate) removed: Option<u32>,
 }
 
-pub(crate) const DELTA: Layout =
-    Layout { version_info: None, resources: 2, type_url: 4, nonce: 5, removed: Some(6) };
-pub(crate) const STATE: Layout =
-    Layout { version_info: Some(1), resources: 2, type_url: 4, nonce: 5, removed: None };
+pub(crate) const DELTA: Layout = Layout {
+    version_info: None,
+    resources: 2,
+    type_url: 4,
+    nonce: 5,
+    removed: Some(6),
+};
+pub(crate) const STATE: Layout = Layout {
+    version_info: Some(1),
+    resources: 2,
+    type_url: 4,
+    nonce: 5,
+    removed: None,
+};
 
 pub(crate) fn field_length(tag: u32, length: usize) -> usize {
     key_len(tag) + encoded_len_varint(length as u64) + length

@@ -68,7 +68,9 @@ impl Decoder for RequestDecoder {
             Protocol::Delta => DeltaRequest::decode(source).map(Request::Delta),
             Protocol::StateOfTheWorld => StateRequest::decode(source).map(Request::State),
         };
-        request.map(Some).map_err(|error| Status::invalid_argument(format!("the request cannot be decoded: {error}")))
+        request
+            .map(Some)
+            .map_err(|error| Status::invalid_argument(format!("the request cannot be decoded: {error}")))
     }
 
     fn buffer_settings(&self) -> BufferSettings {

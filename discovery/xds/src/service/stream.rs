@@ -70,7 +70,13 @@ pub(crate) fn start(
 ) -> Feed {
     let (responses_tx, responses) = mpsc::channel(1);
     let held = Held::default();
-    let task = StreamTask { shared, id, protocol, held: held.clone(), responses_tx };
+    let task = StreamTask {
+        shared,
+        id,
+        protocol,
+        held: held.clone(),
+        responses_tx,
+    };
     let task = tokio::spawn(task.run(extensions, inbound)).abort_handle();
     Feed { responses, held, task }
 }
@@ -105,17 +111,17 @@ impl StreamTask {
         }
     }
 
-    async fn serve(
-        &self,
-        extensions: tonic::Extensions,
-        mut inbound: tonic::Streaming<Request>,
-    ) -> Result<(), Status> {
+    async fn serve(&self, extensions: tonic::Extensions, mut inbound: tonic::Streaming<Request>) -> Result<(), Status> {
         let first = time::timeout(self.shared.settings.first_request, inbound.next())
             .await
-            .map_err(|_| Status::deadline_exceeded("no request came: a stream starts with one that carries the node"))?;
+            .map_err(|_| {
+                Status::deadline_exceeded("no request came: a stream starts with one that carries the node")
+            })?;
         let Some(first) = first.transpose()? else { return Ok(()) };
         let Some(node) = first.node() else {
-            return Err(Status::invalid_argument("the first request of a stream must carry the node"));
+            return Err(Status::invalid_argument(
+                "the first request of a stream must carry the node",
+            ));
         };
         let mailbox = Arc::new(Mailbox::new());
         let opened = self.shared.source.open(self.id, &extensions, node, &mailbox)?;
@@ -125,10 +131,17 @@ impl StreamTask {
         let now = Instant::now();
         self.shared.streams.lock().insert(
             self.id,
-            Connected { proxy: opened.proxy.clone(), since: now, session: session.clone() },
+            Connected {
+                proxy: opened.proxy.clone(),
+                since: now,
+                session: session.clone(),
+            },
         );
         self.shared.metrics.streams.inc();
-        let _listed = Listed { shared: &self.shared, id: self.id };
+        let _listed = Listed {
+            shared: &self.shared,
+            id: self.id,
+        };
         info!(stream = self.id, proxy = opened.proxy, node = node.id, protocol = ?self.protocol, "proxy connected");
         let result = self.pump(&session, &mailbox, first, inbound).await;
         info!(stream = self.id, proxy = opened.proxy, "proxy disconnected");
@@ -147,7 +160,11 @@ impl StreamTask {
         self.step(session, Event::Request(first))?;
         loop {
             let work = session.lock().has_work();
-            let release = self.held.lock().is_some().then(|| time::Instant::now() + self.shared.settings.stuck);
+            let release = self
+                .held
+                .lock()
+                .is_some()
+                .then(|| time::Instant::now() + self.shared.settings.stuck);
             tokio::select! {
                 request = inbound.next() => match request {
                     Some(request) => self.step(session, Event::Request(request?))?,
@@ -184,7 +201,11 @@ impl StreamTask {
         let actions = session.lock().step(event, Instant::now());
         for action in actions {
             match action {
-                Action::Acknowledged { kind, since_change, recovered } => {
+                Action::Acknowledged {
+                    kind,
+                    since_change,
+                    recovered,
+                } => {
                     if let Some(took) = since_change {
                         self.shared.metrics.convergence.observe(took.as_secs_f64());
                     }
@@ -239,7 +260,10 @@ impl StreamTask {
         };
         let metrics = &self.shared.metrics;
         metrics.pushes.get_or_create(&kind.into()).inc();
-        metrics.bytes.get_or_create(&kind.into()).inc_by(response.encoded_length() as u64);
+        metrics
+            .bytes
+            .get_or_create(&kind.into())
+            .inc_by(response.encoded_length() as u64);
         if let Some(age) = response.age(Instant::now()) {
             metrics.push_delay.observe(age.as_secs_f64());
         }

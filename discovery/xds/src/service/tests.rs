@@ -54,13 +54,7 @@ impl Drop for Guard {
 }
 
 impl Source for TestSource {
-    fn open(
-        &self,
-        _: StreamId,
-        _: &tonic::Extensions,
-        node: &Node,
-        mailbox: &Arc<Mailbox>,
-    ) -> Result<Opened, Refused> {
+    fn open(&self, _: StreamId, _: &tonic::Extensions, node: &Node, mailbox: &Arc<Mailbox>) -> Result<Opened, Refused> {
         if node.id == "stranger" {
             return Err(Refused::Forbidden("stranger".into()));
         }
@@ -91,11 +85,19 @@ async fn serve(settings: Settings) -> (Arc<TestSource>, Ads, SocketAddr) {
 async fn connect(
     address: SocketAddr,
     node: &str,
-) -> (mpsc::Sender<DeltaDiscoveryRequest>, Result<tonic::Streaming<DeltaDiscoveryResponse>, Status>) {
-    let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await.unwrap();
+) -> (
+    mpsc::Sender<DeltaDiscoveryRequest>,
+    Result<tonic::Streaming<DeltaDiscoveryResponse>, Status>,
+) {
+    let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}"))
+        .await
+        .unwrap();
     let (requests_tx, requests) = mpsc::channel(4);
     let first = DeltaDiscoveryRequest {
-        node: Some(PbNode { id: node.into(), ..Default::default() }),
+        node: Some(PbNode {
+            id: node.into(),
+            ..Default::default()
+        }),
         type_url: ResourceType::Cluster.type_url().into(),
         ..Default::default()
     };
@@ -122,7 +124,10 @@ async fn change_reaches_the_proxy_and_the_stream_ends_with_its_client() {
     let second = responses.message().await.unwrap().unwrap();
     assert_eq!(content(&second), b"2");
     let status = ads.status(Instant::now());
-    assert_eq!((status.len(), status[0].proxy.as_str(), status[0].types.len()), (1, "n1", 1));
+    assert_eq!(
+        (status.len(), status[0].proxy.as_str(), status[0].types.len()),
+        (1, "n1", 1)
+    );
     drop((requests_tx, responses));
     while source.open.load(Atomic::SeqCst) > 0 || ads.streams() > 0 {
         tokio::task::yield_now().await;
@@ -137,7 +142,10 @@ async fn stranger_is_refused_with_the_reason() {
         Err(error) => error,
         Ok(mut responses) => responses.message().await.unwrap_err(),
     };
-    assert_eq!((error.code(), error.message()), (tonic::Code::PermissionDenied, "not allowed: stranger"));
+    assert_eq!(
+        (error.code(), error.message()),
+        (tonic::Code::PermissionDenied, "not allowed: stranger")
+    );
 }
 
 #[tokio::test]
@@ -155,7 +163,11 @@ async fn draining_ends_streams_and_refuses_new_ones() {
 
 #[tokio::test]
 async fn more_streams_than_allowed_are_refused() {
-    let (_, _, address) = serve(Settings { streams: 1, ..Settings::default() }).await;
+    let (_, _, address) = serve(Settings {
+        streams: 1,
+        ..Settings::default()
+    })
+    .await;
     let (_first_tx, responses) = connect(address, "n1").await;
     let mut responses = responses.unwrap();
     responses.message().await.unwrap().unwrap();

@@ -45,7 +45,9 @@ impl Session {
     }
 
     fn additions(&mut self, kind: ResourceType) {
-        let Some(mut subscription) = self.kinds.remove(&kind) else { return };
+        let Some(mut subscription) = self.kinds.remove(&kind) else {
+            return;
+        };
         if self.is_open(&subscription) && subscription.has_additions() {
             let batch = subscription.additions(kind, &*self.view, self.protocol);
             self.dispatch(kind, &mut subscription, batch);
@@ -54,7 +56,9 @@ impl Session {
     }
 
     fn removals(&mut self, kind: ResourceType) {
-        let Some(mut subscription) = self.kinds.remove(&kind) else { return };
+        let Some(mut subscription) = self.kinds.remove(&kind) else {
+            return;
+        };
         if self.is_open(&subscription) && !subscription.gone.is_empty() {
             let gone = mem::take(&mut subscription.gone);
             for name in gone.keys() {
@@ -62,7 +66,10 @@ impl Session {
                     subscription.named.set(Arc::new(Resource::absent(name)));
                 }
             }
-            let batch = Batch { removed: gone.into_keys().collect(), ..Batch::default() };
+            let batch = Batch {
+                removed: gone.into_keys().collect(),
+                ..Batch::default()
+            };
             self.dispatch(kind, &mut subscription, batch);
         }
         self.kinds.insert(kind, subscription);
@@ -98,7 +105,11 @@ impl Session {
             subscription.sent = Some(nonce);
             subscription.in_flight.push_back(InFlight {
                 nonce,
-                resources: piece.resources.iter().map(|r| (r.name().clone(), r.version())).collect(),
+                resources: piece
+                    .resources
+                    .iter()
+                    .map(|r| (r.name().clone(), r.version()))
+                    .collect(),
                 removed: piece.removed.clone(),
                 changed_at,
             });
@@ -150,7 +161,10 @@ impl Subscription {
     fn has_additions(&self) -> bool {
         !self.pending.is_empty()
             || !self.released.is_empty()
-            || self.wildcard.as_ref().is_some_and(|wildcard| wildcard.dirty || wildcard.answer)
+            || self
+                .wildcard
+                .as_ref()
+                .is_some_and(|wildcard| wildcard.dirty || wildcard.answer)
     }
 
     fn additions(&mut self, kind: ResourceType, view: &dyn View, protocol: Protocol) -> Batch {
@@ -278,12 +292,19 @@ impl Known {
 /// Looks a name up; a view that answers with another name than asked would make the session forget what it sent.
 fn named(view: &dyn View, kind: ResourceType, name: &Arc<str>) -> Arc<Resource> {
     let resource = view.resource(kind, name);
-    if resource.name() == name { resource } else { Arc::new(Resource::absent(name)) }
+    if resource.name() == name {
+        resource
+    } else {
+        Arc::new(Resource::absent(name))
+    }
 }
 
 fn split(batch: Batch, limit: usize) -> Vec<Batch> {
     let mut pieces = Vec::new();
-    let mut piece = Batch { answer: batch.answer, ..Batch::default() };
+    let mut piece = Batch {
+        answer: batch.answer,
+        ..Batch::default()
+    };
     let mut length = 0;
     for resource in batch.resources {
         if length > 0 && length + resource.encoded_length() > limit {
@@ -308,4 +329,3 @@ fn version_of(resources: &[Arc<Resource>]) -> Version {
     }
     Version::of(&text)
 }
-

@@ -107,10 +107,17 @@ impl Response {
     /// How many bytes [`Response::encode`] writes.
     pub fn encoded_length(&self) -> usize {
         let layout = self.layout();
-        let version = layout.version_info.map_or(0, |tag| field_length(tag, self.version_info.len()));
-        let resources: usize = self.resources.iter().map(|r| field_length(layout.resources, self.piece(r).len())).sum();
-        let removed: usize =
-            layout.removed.map_or(0, |tag| self.removed.iter().map(|name| field_length(tag, name.len())).sum());
+        let version = layout
+            .version_info
+            .map_or(0, |tag| field_length(tag, self.version_info.len()));
+        let resources: usize = self
+            .resources
+            .iter()
+            .map(|r| field_length(layout.resources, self.piece(r).len()))
+            .sum();
+        let removed: usize = layout.removed.map_or(0, |tag| {
+            self.removed.iter().map(|name| field_length(tag, name.len())).sum()
+        });
         version
             + resources
             + removed

@@ -56,7 +56,10 @@ pub struct TypeStatus {
 impl Session {
     /// The state of every kind that the proxy asked for.
     pub fn status(&self) -> Vec<TypeStatus> {
-        self.kinds.iter().map(|(kind, subscription)| subscription.status(*kind)).collect()
+        self.kinds
+            .iter()
+            .map(|(kind, subscription)| subscription.status(*kind))
+            .collect()
     }
 }
 
@@ -64,7 +67,10 @@ impl Subscription {
     fn status(&self, kind: ResourceType) -> TypeStatus {
         let present = self.named.iter().filter(|resource| resource.is_present()).count();
         let wild = match self.wildcard.as_ref().map(|wildcard| &wildcard.known) {
-            Some(Known::Set(set)) => set.iter().filter(|resource| self.named.find(resource.name()).is_none()).count(),
+            Some(Known::Set(set)) => set
+                .iter()
+                .filter(|resource| self.named.find(resource.name()).is_none())
+                .count(),
             _ => 0,
         };
         let state = if !self.rejected.is_empty() {
@@ -84,7 +90,11 @@ impl Subscription {
             absent: self.named.len() - present,
             sent: self.sent,
             acknowledged: self.acknowledged,
-            rejected: self.rejected.iter().map(|(name, (_, message))| (name.clone(), message.clone())).collect(),
+            rejected: self
+                .rejected
+                .iter()
+                .map(|(name, (_, message))| (name.clone(), message.clone()))
+                .collect(),
             state,
         }
     }
