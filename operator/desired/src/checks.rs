@@ -1,0 +1,160 @@
+//! Checks of single values: text in, the same text or what is wrong with it out.
+
+use crate::Problem;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// A DNS-1123 label, as namespaces and most names must be.
+pub(crate) fn name(text: &str) -> Result<(), Problem> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let ok = !text.is_empty()
+        && text.len() <= 63
+        && text.chars().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if ok { Ok(()) } else { Err(Problem::NotAName(text.to_owned())) }
+}
+
+/// A trust domain: the SPIFFE standard's characters.
+pub(crate) fn trust_domain(text: &str) -> Result<(), Problem> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
+    if !text.is_empty() && text.len() <= 255 && text.chars().all(inner) {
+        Ok(())
+    } else {
+        Err(Problem::NotATrustDomain(text.to_owned()))
+    }
+}
+
+/// Where images come from: host and path, without scheme, tag or a slash at the end.
+pub(crate) fn registry(text: &str) -> Result<(), Problem> {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':');
+    let ok = !text.is_empty()
+        && text.chars().all(inner)
+        && !text.contains("//")
+        && !text.starts_with('/')
+        && !text.ends_with('/');
+    if ok { Ok(()) } else { Err(Problem::NotARegistry(text.to_owned())) }
+}
+
+/// A port number; `least` is 0 where 0 means "off".
+pub(crate) fn port(number: i64, least: i64) -> Result<u16, Problem> {
+    u16::try_from(number).ok().filter(|_| number >= least).ok_or(Problem::NotAPort(number, least))
+}
+
+/// A port written as text.
+pub(crate) fn port_text(text: &str) -> Result<(), Problem> {
+    match text.parse::<u16>() {
+        Ok(number) if number > 0 => Ok(()),
+        _ => Err(Problem::NotAPortText(text.to_owned())),
+    }
+}
+
+/// An address range in CIDR notation, or `*`.
+pub(crate) fn address_range(text: &str) -> Result<(), Problem> {
+    let parsed = text.split_once('/').and_then(|(address, bits)| {
+        let address: IpAddr = address.parse().ok()?;
+        let bits: u8 = bits.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (bits <= most).then_some(())
+    });
+    if text == "*" || parsed.is_some() { Ok(()) } else { Err(Problem::NotAnAddressRange(text.to_owned())) }
+}
+
+/// A duration in Go's notation, in seconds: `300ms`, `1.5h`, `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<f64, Problem> {
+    let bad = || Problem::NotADuration(text.to_owned());
+    let mut rest = text;
+    let mut total = 0.0;
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+        total += number.parse::<f64>().map_err(|_| bad())? * seconds;
+        rest = tail;
+    }
+    Ok(total)
+}
+
+/// A number within bounds.
+pub(crate) fn range(value: i64, min: i64, max: i64) -> Result<(), Problem> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(Problem::OutOfRange { value, min, max }) }
+}
+
+/// The paths in `raw` that reading it did not understand: those that are gone after writing what was read.
+pub(crate) fn unknown_fields(path: &str, raw: &Value, read: &Value, found: &mut Vec<String>) {
+    match (raw, read) {
+        (Value::Object(raw), Value::Object(read)) => {
+            for (key, value) in raw.iter().filter(|(_, value)| !value.is_null()) {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match read.get(key) {
+                    Some(known) => unknown_fields(&path, value, known, found),
+                    None => found.push(path),
+                }
+            }
+        }
+        (Value::Array(raw), Value::Array(read)) => {
+            for (n, (raw, read)) in raw.iter().zip(read).enumerate() {
+                unknown_fields(&format!("{path}[{n}]"), raw, read, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        assert_eq!(duration("1h30m"), Ok(5400.0));
+        assert_eq!(duration("1.5s"), Ok(1.5));
+        assert_eq!(duration("250ms"), Ok(0.25));
+        for bad in ["", "10", "s", "1d", "-1s", "1 s", "1..5s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn address_ranges_need_a_length_that_fits() {
+        for good in ["*", "10.0.0.0/8", "fd00::/64", "0.0.0.0/0"] {
+            assert_eq!(address_range(good), Ok(()), "{good}");
+        }
+        for bad in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/-1"] {
+            assert!(address_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn registries_have_no_scheme_and_no_slash_at_an_end() {
+        for good in ["localhost/mizzen", "registry.example.com:5000/a/b", "quay.io/x"] {
+            assert_eq!(registry(good), Ok(()), "{good}");
+        }
+        for bad in ["", "https://example.com/x", "example.com/", "/x", "a b"] {
+            assert!(registry(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_found_at_any_depth() {
+        let raw = json!({"a": {"b": 1, "x": null, "c": [{"d": 1, "e": 2}]}, "f": 1});
+        let read = json!({"a": {"b": 1, "c": [{"d": 1}]}});
+        let mut found = Vec::new();
+        unknown_fields("", &raw, &read, &mut found);
+        assert_eq!(found, ["a.c[0].e", "f"]);
+    }
+}
