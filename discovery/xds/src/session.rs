@@ -441,12 +441,19 @@ impl Subscription {
     }
 
     fn start_wildcard(&mut self, mut told: BTreeMap<String, String>) {
-        // Asked for again: all is sent again, and what it was sent and is no longer there is taken back.
+        // Asked for again: all is sent again, and what it was sent and is no longer there is taken back. So is what is still on
+        // its way from a subscription that it gave up in between: it will arrive under this one.
+        let mut taken_back = |resource: &str| {
+            told.entry(resource.to_owned()).or_default();
+        };
         if let Some(Wildcard {
             known: Known::Set(set), ..
         }) = &self.wildcard
         {
-            told.extend(set.iter().map(|resource| (resource.name().to_string(), String::new())));
+            set.iter().for_each(|resource| taken_back(resource.name()));
+        }
+        for sent in &self.in_flight {
+            sent.resources.iter().for_each(|(name, _)| taken_back(name));
         }
         self.wildcard = Some(Wildcard {
             known: Known::Told(told),
