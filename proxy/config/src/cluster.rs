@@ -26,6 +26,8 @@ pub struct Cluster {
     pub outlier: Option<Outlier>,
     /// Below this share (percent) of healthy endpoints all are used, healthy or not; zero: never.
     pub panic_percent: u32,
+    /// Localities get requests by their weights; otherwise all endpoints of a priority are alike.
+    pub locality_weighted: bool,
     /// What is spoken.
     pub protocol: UpstreamProtocol,
     /// Requests after which a connection is closed; `None`: no limit.

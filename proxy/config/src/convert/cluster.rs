@@ -80,6 +80,7 @@ pub(super) fn cluster(at: &At<'_>, raw: pb::Cluster, problems: &mut Problems) ->
         breaker_high,
         outlier,
         panic_percent: panic_percent(raw.common_lb_config.as_ref()),
+        locality_weighted: locality_weighted(raw.common_lb_config.as_ref()),
         protocol: options.protocol,
         max_requests_per_connection: max_requests(&raw)
             .or_else(|| number(common.max_requests_per_connection))
@@ -242,6 +243,14 @@ fn hundredths(percent: f64) -> u32 {
 fn panic_percent(raw: Option<&pb::cluster::CommonLbConfig>) -> u32 {
     raw.and_then(|raw| raw.healthy_panic_threshold)
         .map_or(50, |percent| hundredths(percent.value) / 100)
+}
+
+fn locality_weighted(raw: Option<&pb::cluster::CommonLbConfig>) -> bool {
+    use pb::cluster::common_lb_config::LocalityConfigSpecifier;
+    matches!(
+        raw.and_then(|raw| raw.locality_config_specifier.as_ref()),
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
+    )
 }
 
 fn outlier_detection(at: At<'_>, raw: &pb::OutlierDetection) -> Result<Outlier> {
