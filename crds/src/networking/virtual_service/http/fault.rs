@@ -32,7 +32,7 @@ pub struct FaultDelay {
     /// Reserved; no proxy does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponential_delay: Option<DurationText>,
-    /// The share of requests; all when absent.
+    /// The share of requests; none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percentage: Option<Percent>,
 }
@@ -51,7 +51,7 @@ pub struct FaultAbort {
     /// Reserved; no proxy does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http2_error: Option<String>,
-    /// The share of requests; all when absent.
+    /// The share of requests; none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percentage: Option<Percent>,
 }

@@ -1,0 +1,344 @@
+//! What an HTTP rule does besides choosing a destination.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use mizzen_crds::networking::virtual_service as vs;
+use mizzen_model::{
+    Abort, AbortStatus, Body, Cors, Delay, DirectResponse, Fault, Mirror, Percent, Redirect, RedirectPort, RetryPolicy,
+    Rewrite, RoutePathRewrite, StringMatch,
+};
+
+use super::http::string_match;
+use super::stream::destination;
+use crate::error::{Caution, Reason};
+use crate::reader::{Reader, text};
+
+pub(super) fn redirect(r: &mut Reader<'_>, raw: &vs::HttpRedirect) -> Option<Redirect> {
+    let authority = text(raw.authority.as_ref());
+    let scheme = text(raw.scheme.as_ref());
+    let port = match (raw.port, raw.derive_port) {
+        (Some(_), Some(_)) => {
+            r.refuse_at("derivePort", Reason::Excludes { this: "derivePort", other: "port" });
+            None
+        }
+        (Some(number), None) => r.port("port", Some(number)).map(RedirectPort::Number),
+        (None, Some(vs::RedirectPort::FromProtocolDefault)) => Some(RedirectPort::FromScheme),
+        (None, Some(vs::RedirectPort::FromRequestPort)) => Some(RedirectPort::FromRequest),
+        (None, None) => None,
+    };
+    let uri = text(raw.uri.as_ref()).map(RoutePathRewrite::Path);
+    if raw.prefix_rewrite.is_some() {
+        if uri.is_some() {
+            r.refuse_at("prefixRewrite", Reason::Excludes { this: "prefixRewrite", other: "uri" });
+        } else {
+            r.caution("prefixRewrite", &Caution::NotActedOn);
+        }
+    }
+    if uri.is_none() && authority.is_none() && scheme.is_none() && port.is_none() && raw.prefix_rewrite.is_none() {
+        r.refuse(Reason::Missing { remedy: "write uri, authority, scheme or port: where to redirect to" });
+    }
+    let status = match raw.redirect_code.unwrap_or(0) {
+        0 => 301,
+        code @ (301 | 302 | 303 | 307 | 308) => u16::try_from(code).unwrap_or(301),
+        code => {
+            let range = "301, 302, 303, 307 or 308";
+            r.refuse_at("redirectCode", Reason::Range { number: code.to_string(), range });
+            301
+        }
+    };
+    Some(Redirect { uri, authority, port, scheme, status })
+}
+
+pub(super) fn direct(r: &mut Reader<'_>, raw: &vs::HttpDirectResponse) -> Option<DirectResponse> {
+    let status = status(r, "status", i64::from(raw.status));
+    let body = raw.body.as_ref().and_then(|body| {
+        r.inside("body", |r| match (&body.string, &body.bytes) {
+            (Some(_), Some(_)) => {
+                r.refuse(Reason::Excludes { this: "string", other: "bytes" });
+                None
+            }
+            (Some(string), None) => Some(Body::Text(Arc::from(string.as_str()))),
+            (None, Some(bytes)) => {
+                let decoded = base64::engine::general_purpose::STANDARD.decode(bytes);
+                r.take("bytes", decoded.map_err(|_| Reason::Base64)).map(|bytes| Body::Bytes(Arc::from(bytes)))
+            }
+            (None, None) => None,
+        })
+    });
+    Some(DirectResponse { status: status?, body })
+}
+
+/// An HTTP status that a final response can have.
+fn status(r: &mut Reader<'_>, field: &str, number: i64) -> Option<u16> {
+    match u16::try_from(number) {
+        Ok(status @ 200..=599) => Some(status),
+        _ => {
+            r.refuse_at(field, Reason::Range { number: number.to_string(), range: "200 to 599" });
+            None
+        }
+    }
+}
+
+pub(super) fn rewrite(r: &mut Reader<'_>, raw: &vs::HttpRewrite) -> Option<Rewrite> {
+    let uri = match (text(raw.uri.as_ref()), &raw.uri_regex_rewrite) {
+        (Some(_), Some(_)) => {
+            r.refuse_at("uriRegexRewrite", Reason::Excludes { this: "uriRegexRewrite", other: "uri" });
+            None
+        }
+        (Some(uri), None) => Some(RoutePathRewrite::Path(uri)),
+        (None, Some(regex)) => r.inside("uriRegexRewrite", |r| {
+            let Some(expression) = &regex.r#match else {
+                r.refuse_at("match", Reason::Missing { remedy: "write the regular expression to look for" });
+                return None;
+            };
+            let Some(substitution) = &regex.rewrite else {
+                r.refuse_at("rewrite", Reason::Missing { remedy: "write what to put in its place" });
+                return None;
+            };
+            let pattern = r.pattern("match", expression)?;
+            Some(RoutePathRewrite::Regex { pattern, substitution: Arc::from(substitution.as_str()) })
+        }),
+        (None, None) => None,
+    };
+    let authority = text(raw.authority.as_ref());
+    if uri.is_none() && authority.is_none() && raw.uri_regex_rewrite.is_none() {
+        r.refuse(Reason::Missing { remedy: "write uri, uriRegexRewrite or authority" });
+    }
+    Some(Rewrite { uri, authority })
+}
+
+/// The conditions of a retry that Envoy knows, for HTTP and gRPC.
+const RETRY_ON: [&str; 17] = [
+    "5xx",
+    "gateway-error",
+    "reset",
+    "reset-before-request",
+    "connect-failure",
+    "envoy-ratelimited",
+    "retriable-4xx",
+    "refused-stream",
+    "retriable-status-codes",
+    "retriable-headers",
+    "http3-post-connect-failure",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+    "unknown",
+];
+
+pub(super) fn retries(r: &mut Reader<'_>, raw: &vs::HttpRetry) -> RetryPolicy {
+    let attempts = r.count("attempts", raw.attempts).unwrap_or(0);
+    let says_more = raw.per_try_timeout.is_some() || raw.retry_on.is_some() || raw.retry_remote_localities.is_some();
+    if attempts == 0 && says_more && raw.attempts.is_none_or(|attempts| attempts == 0) {
+        r.refuse_at("attempts", Reason::Missing { remedy: "write how often to try again, or remove the other retry settings" });
+    }
+    let default = RetryPolicy::default();
+    let (retry_on, status_codes) = match raw.retry_on.as_deref().filter(|text| !text.trim().is_empty()) {
+        Some(text) => retry_on(r, text),
+        None => (default.retry_on, default.status_codes),
+    };
+    RetryPolicy {
+        attempts,
+        per_try_timeout: r.duration("perTryTimeout", raw.per_try_timeout.as_ref()),
+        retry_on,
+        status_codes,
+        other_localities: raw.retry_remote_localities.unwrap_or(false),
+        other_hosts: raw.retry_ignore_previous_hosts.unwrap_or(true),
+        backoff: r.duration("backoff", raw.backoff.as_ref()),
+    }
+}
+
+/// Conditions by name, and statuses by number.
+pub(super) fn retry_on(r: &mut Reader<'_>, text: &str) -> (Arc<str>, Vec<u16>) {
+    let mut names: Vec<&str> = Vec::new();
+    let mut statuses = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        if let Ok(number) = part.parse::<u16>() {
+            if (100..=599).contains(&number) {
+                statuses.push(number);
+            } else {
+                r.refuse_at("retryOn", Reason::Range { number: number.to_string(), range: "a status from 100 to 599" });
+            }
+        } else if RETRY_ON.contains(&part) {
+            names.push(part);
+        } else {
+            let allowed = "names such as 5xx, gateway-error, reset, connect-failure, refused-stream, unavailable, or statuses";
+            r.refuse_at("retryOn", Reason::Unknown { text: part.to_owned(), allowed });
+        }
+    }
+    if !statuses.is_empty() && !names.contains(&"retriable-status-codes") {
+        names.push("retriable-status-codes");
+    }
+    statuses.sort_unstable();
+    statuses.dedup();
+    (Arc::from(names.join(",")), statuses)
+}
+
+pub(super) fn fault(r: &mut Reader<'_>, raw: &vs::HttpFaultInjection) -> Fault {
+    if raw.delay.is_none() && raw.abort.is_none() {
+        r.refuse(Reason::Missing { remedy: "write delay, abort or both" });
+    }
+    let delay = raw.delay.as_ref().and_then(|delay| r.inside("delay", |r| fault_delay(r, delay)));
+    let abort = raw.abort.as_ref().and_then(|abort| r.inside("abort", |r| fault_abort(r, abort)));
+    Fault { delay, abort }
+}
+
+fn fault_delay(r: &mut Reader<'_>, raw: &vs::FaultDelay) -> Option<Delay> {
+    let whole = r.percentage("percent", raw.percent);
+    if raw.percent.is_some() {
+        r.caution("percent", &Caution::Deprecated { modern: "percentage.value" });
+    }
+    let percent = match &raw.percentage {
+        Some(percentage) => percent(r, "percentage", Some(percentage), Percent::default()),
+        None => whole.and_then(|whole| Percent::new(f64::from(whole))).unwrap_or_default(),
+    };
+    if raw.exponential_delay.is_some() {
+        let text = "exponentialDelay".to_owned();
+        r.refuse_at("exponentialDelay", Reason::Unknown { text, allowed: "fixedDelay" });
+        return None;
+    }
+    if raw.fixed_delay.is_none() {
+        r.refuse_at("fixedDelay", Reason::Missing { remedy: "write how long to delay" });
+    }
+    let duration = r.duration("fixedDelay", raw.fixed_delay.as_ref())?;
+    Some(Delay { duration, percent })
+}
+
+fn fault_abort(r: &mut Reader<'_>, raw: &vs::FaultAbort) -> Option<Abort> {
+    let percent = percent(r, "percentage", raw.percentage.as_ref(), Percent::default());
+    if raw.http2_error.is_some() {
+        let text = "http2Error".to_owned();
+        r.refuse_at("http2Error", Reason::Unknown { text, allowed: "httpStatus or grpcStatus" });
+    }
+    let status = match (raw.http_status, &raw.grpc_status) {
+        (Some(_), Some(_)) => {
+            r.refuse_at("grpcStatus", Reason::Excludes { this: "grpcStatus", other: "httpStatus" });
+            None
+        }
+        (Some(number), None) => status(r, "httpStatus", i64::from(number)).map(AbortStatus::Http),
+        (None, Some(name)) => {
+            let code = grpc_status(name);
+            if code.is_none() {
+                let allowed = "a gRPC status such as UNAVAILABLE, or its number from 0 to 16";
+                r.refuse_at("grpcStatus", Reason::Unknown { text: name.clone(), allowed });
+            }
+            code.map(AbortStatus::Grpc)
+        }
+        (None, None) => {
+            if raw.http2_error.is_none() {
+                r.refuse(Reason::Missing { remedy: "write httpStatus or grpcStatus" });
+            }
+            None
+        }
+    };
+    Some(Abort { status: status?, percent })
+}
+
+/// The statuses of gRPC, by number.
+const GRPC_STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+fn grpc_status(text: &str) -> Option<u32> {
+    if let Ok(number) = text.parse::<u32>() {
+        return (number <= 16).then_some(number);
+    }
+    let position = GRPC_STATUSES.iter().position(|name| *name == text)?;
+    u32::try_from(position).ok()
+}
+
+fn percent(r: &mut Reader<'_>, field: &str, raw: Option<&vs::Percent>, absent: Percent) -> Percent {
+    let Some(raw) = raw else { return absent };
+    let value = raw.value.unwrap_or(0.0);
+    Percent::new(value).unwrap_or_else(|| {
+        let reason = Reason::Range { number: value.to_string(), range: "0 to 100" };
+        r.refuse_at(&format!("{field}.value"), reason);
+        absent
+    })
+}
+
+pub(super) fn mirrors(r: &mut Reader<'_>, raw: &vs::HttpRoute) -> Vec<Mirror> {
+    if raw.mirror.is_some() && !raw.mirrors.is_empty() {
+        r.refuse_at("mirrors", Reason::Excludes { this: "mirrors", other: "mirror" });
+    }
+    let mut whole = None;
+    for (field, number) in [("mirror_percent", raw.mirror_percent_snake_case), ("mirrorPercent", raw.mirror_percent)] {
+        let Some(number) = number else { continue };
+        r.caution(field, &Caution::Deprecated { modern: "mirrorPercentage.value" });
+        whole = Percent::new(f64::from(number));
+        if whole.is_none() {
+            r.refuse_at(field, Reason::Range { number: number.to_string(), range: "0 to 100" });
+        }
+    }
+    let share = percent(r, "mirrorPercentage", raw.mirror_percentage.as_ref(), whole.unwrap_or(Percent::ALL));
+    if let Some(mirror) = &raw.mirror {
+        let destination = destination(r, "mirror", mirror);
+        return destination.into_iter().map(|destination| Mirror { destination, percent: share }).collect();
+    }
+    r.each("mirrors", &raw.mirrors, |r, mirror| {
+        let percent = percent(r, "percentage", mirror.percentage.as_ref(), Percent::ALL);
+        Some(Mirror { destination: destination(r, "destination", &mirror.destination)?, percent })
+    })
+}
+
+pub(super) fn cors(r: &mut Reader<'_>, raw: &vs::CorsPolicy) -> Cors {
+    let mut allow_origins: Vec<StringMatch> = Vec::new();
+    if !raw.allow_origin.is_empty() {
+        r.caution("allowOrigin", &Caution::Deprecated { modern: "allowOrigins" });
+        // as it was before: exact origins, and * for all
+        for origin in &raw.allow_origin {
+            if origin == "*" {
+                allow_origins.extend(r.pattern("allowOrigin", ".*").map(StringMatch::Regex));
+            } else {
+                allow_origins.push(StringMatch::Exact(Arc::from(origin.as_str())));
+            }
+        }
+    }
+    allow_origins.extend(r.each("allowOrigins", &raw.allow_origins, |r, origin| {
+        if origin == &vs::StringMatch::default() {
+            r.refuse(Reason::Missing { remedy: "write exact, prefix or regex" });
+        }
+        string_match(r, "", origin)
+    }));
+    let methods = r.each("allowMethods", &raw.allow_methods, |r, method| {
+        const METHODS: [&str; 10] =
+            ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"];
+        if !METHODS.contains(&method.as_str()) {
+            r.refuse(Reason::Unknown { text: method.clone(), allowed: "an HTTP method in capitals, or *" });
+        }
+        Some(Arc::from(method.as_str()))
+    });
+    let shared = |texts: &[String]| texts.iter().map(|text| Arc::from(text.as_str())).collect();
+    Cors {
+        allow_origins,
+        allow_methods: methods,
+        allow_headers: shared(&raw.allow_headers),
+        expose_headers: shared(&raw.expose_headers),
+        max_age: r.duration("maxAge", raw.max_age.as_ref()),
+        allow_credentials: raw.allow_credentials,
+        forward_unmatched_preflights: match raw.unmatched_preflights.unwrap_or_default() {
+            vs::UnmatchedPreflights::Unspecified => None,
+            vs::UnmatchedPreflights::Forward => Some(true),
+            vs::UnmatchedPreflights::Ignore => Some(false),
+        },
+    }
+}
