@@ -1,0 +1,350 @@
+//! Injection of files: what `mizzen inject` does.
+//!
+//! In: a stream of YAML or JSON documents. Out: the same stream, in which pods and the pod templates of workloads have their
+//! sidecar. Documents in which nothing changes come out byte for byte, the separators between documents too.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::config::InjectConfig;
+use crate::decide::{Candidate, decide};
+use crate::inject::{InjectError, Workload, inject};
+
+/// Kinds that hold a pod template, and where.
+const TEMPLATES: [(&str, &str); 7] = [
+    ("Deployment", "/spec/template"),
+    ("ReplicaSet", "/spec/template"),
+    ("StatefulSet", "/spec/template"),
+    ("DaemonSet", "/spec/template"),
+    ("ReplicationController", "/spec/template"),
+    ("Job", "/spec/template"),
+    ("CronJob", "/spec/jobTemplate/spec/template"),
+];
+
+/// What came of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The whole stream.
+    pub text: String,
+    /// What happened to each pod or template, in order.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What happened to one pod or template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// `Deployment shop/cart`.
+    pub object: String,
+    /// Why it has no new sidecar; nothing if it has one.
+    pub skipped: Option<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why a file cannot be injected.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// A document is not YAML.
+    #[error("document {document} (from line {line} on) is not YAML: {reason}")]
+    Yaml {
+        /// Counted from 1.
+        document: usize,
+        /// The file's line that it begins in, counted from 1.
+        line: usize,
+        /// What the parser says; lines in it count from the document's first.
+        reason: String,
+    },
+    /// A pod cannot be injected.
+    #[error("{object}: {source}")]
+    Inject {
+        /// `Deployment shop/cart`.
+        object: String,
+        /// Why.
+        source: InjectError,
+    },
+    /// The result cannot be written.
+    #[error("{object} cannot be written as YAML: {reason}")]
+    Write {
+        /// `Deployment shop/cart`.
+        object: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Injects a stream of documents. Objects without a namespace count as of `namespace`.
+pub fn inject_manifest(text: &str, config: &InjectConfig, namespace: &str) -> Result<Rendered, ManifestError> {
+    let mut rendered = Rendered {
+        text: String::with_capacity(text.len() * 2),
+        outcomes: Vec::new(),
+    };
+    for (at, document) in documents(text).into_iter().enumerate() {
+        rendered.text.push_str(document.separator);
+        let parsed: Option<Value> =
+            serde_saphyr::from_str_with_options(document.body, yaml_options()).map_err(|error| {
+                ManifestError::Yaml {
+                    document: at + 1,
+                    line: document.line,
+                    reason: error.to_string(),
+                }
+            })?;
+        let Some(mut object) = parsed.filter(Value::is_object) else {
+            rendered.text.push_str(document.body);
+            continue;
+        };
+        if object_inject(&mut object, config, namespace, &mut rendered.outcomes)? {
+            write(&object, document.body, &mut rendered.text)?;
+        } else {
+            rendered.text.push_str(document.body);
+        }
+    }
+    Ok(rendered)
+}
+
+/// Injects one object, or those in a list. Tells whether anything changed.
+fn object_inject(
+    object: &mut Value,
+    config: &InjectConfig,
+    namespace: &str,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<bool, ManifestError> {
+    let kind = text(object, "/kind").to_owned();
+    if kind == "List" {
+        let mut changed = false;
+        for item in object
+            .get_mut("items")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            changed |= object_inject(item, config, namespace, outcomes)?;
+        }
+        return Ok(changed);
+    }
+    let own_namespace = text(object, "/metadata/namespace");
+    let namespace = if own_namespace.is_empty() {
+        namespace
+    } else {
+        own_namespace
+    }
+    .to_owned();
+    let name = text(object, "/metadata/name");
+    let label = format!("{kind} {namespace}/{name}");
+    let workload = Workload {
+        api_version: text(object, "/apiVersion").to_owned(),
+        kind: kind.clone(),
+        name: name.to_owned(),
+    };
+    let (pod, workload) = if kind == "Pod" {
+        (Some(&mut *object), None)
+    } else {
+        let path = TEMPLATES
+            .iter()
+            .find(|(template, _)| *template == kind)
+            .map(|(_, path)| *path);
+        (path.and_then(|path| object.pointer_mut(path)), Some(workload))
+    };
+    let Some(pod) = pod else { return Ok(false) };
+    let (skipped, warnings) =
+        pod_inject(pod, config, &namespace, workload).map_err(|source| ManifestError::Inject {
+            object: label.clone(),
+            source,
+        })?;
+    let changed = skipped.is_none();
+    outcomes.push(Outcome {
+        object: label,
+        skipped,
+        warnings,
+    });
+    Ok(changed)
+}
+
+fn pod_inject(
+    pod: &mut Value,
+    config: &InjectConfig,
+    namespace: &str,
+    workload: Option<Workload>,
+) -> Result<(Option<String>, Vec<String>), InjectError> {
+    let map = |path| {
+        pod.pointer(path)
+            .and_then(|map| serde_json::from_value(map.clone()).ok())
+            .unwrap_or_default()
+    };
+    let (labels, annotations) = (map("/metadata/labels"), map("/metadata/annotations"));
+    let candidate = Candidate {
+        namespace,
+        namespace_labels: None,
+        labels: &labels,
+        annotations: &annotations,
+        host_network: pod
+            .pointer("/spec/hostNetwork")
+            .and_then(Value::as_bool)
+            .unwrap_or(false),
+    };
+    if let Err(skip) = decide(config, &candidate) {
+        return Ok((Some(skip.to_string()), Vec::new()));
+    }
+    let injected = inject(pod, config, namespace, workload)?;
+    if injected.pod == *pod {
+        return Ok((Some("it has its sidecar already".to_owned()), injected.warnings));
+    }
+    *pod = injected.pod;
+    Ok((None, injected.warnings))
+}
+
+fn text<'a>(object: &'a Value, path: &str) -> &'a str {
+    object.pointer(path).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Writes a changed document; comments above the first line stay.
+fn write(object: &Value, original: &str, into: &mut String) -> Result<(), ManifestError> {
+    for line in original
+        .split_inclusive('\n')
+        .take_while(|line| line.starts_with('#') || line.trim().is_empty())
+    {
+        into.push_str(line);
+    }
+    // Long strings stay on one line: a folded one is right and hard to read.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: 1_000_000 };
+    let yaml = serde_saphyr::to_string_with_options(object, options).map_err(|error| ManifestError::Write {
+        object: format!("{} {}", text(object, "/kind"), text(object, "/metadata/name")),
+        reason: error.to_string(),
+    })?;
+    let _ = into.write_str(&yaml);
+    if !yaml.ends_with('\n') {
+        into.push('\n');
+    }
+    Ok(())
+}
+
+/// As kubectl reads YAML.
+fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! { legacy_octal_numbers: true }
+}
+
+struct Document<'a> {
+    /// The line that ends the document before, if there is one.
+    separator: &'a str,
+    body: &'a str,
+    line: usize,
+}
+
+/// Cuts a stream at the lines that separate documents. Nothing is lost: joined again, the parts are the text.
+fn documents(text: &str) -> Vec<Document<'_>> {
+    let mut documents = Vec::new();
+    let mut separator = "";
+    let (mut start, mut first_line) = (0, 1);
+    let mut at = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let end = at + line.len();
+        if is_separator(line) {
+            documents.push(Document {
+                separator,
+                body: text.get(start..at).unwrap_or_default(),
+                line: first_line,
+            });
+            separator = text.get(at..end).unwrap_or_default();
+            start = end;
+            first_line = number + 2;
+        }
+        at = end;
+    }
+    documents.push(Document {
+        separator,
+        body: text.get(start..).unwrap_or_default(),
+        line: first_line,
+    });
+    documents
+}
+
+/// `---`, alone or before a comment. (`--- text` on one line is YAML too, and nobody writes manifests so.)
+fn is_separator(line: &str) -> bool {
+    line.strip_prefix("---").is_some_and(|rest| {
+        let rest = rest.trim();
+        rest.is_empty() || rest.starts_with('#')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Images;
+
+    fn config() -> InjectConfig {
+        let images: Images = serde_json::from_str(r#"{"registry": "r", "tag": "t"}"#).unwrap();
+        InjectConfig::new("basic", "mesh", images)
+    }
+
+    const UNTOUCHED: &str = "\
+# a Service,   with odd   spacing
+apiVersion: v1
+kind: Service
+metadata: {name: cart, labels: {on: yes}}
+---   # another
+---
+
+apiVersion: v1
+kind: ConfigMap
+data:
+  key: |
+    kind: Deployment
+    ---x
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: refuses
+  labels: {sidecar.istio.io/inject: \"false\"}
+spec: {containers: [{name: a, image: b}]}
+...
+";
+
+    // B2
+    #[test]
+    fn what_needs_no_sidecar_passes_byte_for_byte() {
+        for text in [UNTOUCHED, "", "---\n", "a: 1", "- list\n", "# only a comment\n"] {
+            let rendered = inject_manifest(text, &config(), "default").unwrap();
+            assert_eq!(rendered.text, text);
+        }
+    }
+
+    // B2, B7
+    #[test]
+    fn injected_documents_keep_their_neighbours_and_injecting_again_changes_nothing() {
+        let pod = "# the cart\napiVersion: v1\nkind: Pod\nmetadata: {name: cart}\nspec: {containers: [{name: a, image: b}]}\n";
+        let text = format!("{UNTOUCHED}---\n{pod}---\n{UNTOUCHED}");
+        let once = inject_manifest(&text, &config(), "shop").unwrap();
+        assert!(
+            once.text
+                .starts_with(&format!("{UNTOUCHED}---\n# the cart\napiVersion: v1\n"))
+        );
+        assert!(once.text.ends_with(&format!("---\n{UNTOUCHED}")));
+        let names: Vec<_> = once.outcomes.iter().map(|outcome| outcome.object.as_str()).collect();
+        assert_eq!(names, ["Pod shop/refuses", "Pod shop/cart", "Pod shop/refuses"]);
+        let twice = inject_manifest(&once.text, &config(), "shop").unwrap();
+        assert_eq!(twice.text, once.text);
+        assert_eq!(twice.outcomes[1].skipped.as_deref(), Some("it has its sidecar already"));
+    }
+
+    // B2
+    #[test]
+    fn a_broken_document_is_named_with_its_place() {
+        let error = inject_manifest("a: 1\n---\nb: [\n", &config(), "shop").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("document 2 (from line 3 on) is not YAML: "),
+            "{error}"
+        );
+        let bad =
+            "kind: Pod\nmetadata: {name: x, annotations: {sidecar.istio.io/logLevel: loud}}\nspec: {containers: []}\n";
+        let error = inject_manifest(bad, &config(), "shop").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("Pod shop/x: annotation sidecar.istio.io/logLevel"),
+            "{error}"
+        );
+    }
+}
