@@ -46,6 +46,7 @@ pub struct Mesh {
     rules_by_host: Index<(Namespace, Host), ObjectKey>,
     authentications_by_namespace: Index<Namespace, ObjectKey>,
     routes_by_delegate: Index<ObjectKey, ObjectKey>,
+    routes_by_destination: Index<Host, ObjectKey>,
     /// Label keys by which routes and rules choose among client workloads, and the objects that do.
     objects_by_client_label: Index<Arc<str>, ObjectKey>,
 }
@@ -72,6 +73,7 @@ impl Mesh {
             rules_by_host: Index::default(),
             authentications_by_namespace: Index::default(),
             routes_by_delegate: Index::default(),
+            routes_by_destination: Index::default(),
             objects_by_client_label: Index::default(),
         }
     }
@@ -214,6 +216,7 @@ impl Mesh {
             self.routes_by_place
                 .remove_all(route.gateways.iter().cloned(), &route.key);
             self.routes_by_delegate.remove_all(delegates(route), &route.key);
+            self.routes_by_destination.remove_all(destinations(route), &route.key);
             self.objects_by_client_label
                 .remove_all(client_labels(route), &route.key);
         }
@@ -222,6 +225,7 @@ impl Mesh {
             self.routes_by_place
                 .insert_all(route.gateways.iter().cloned(), &route.key);
             self.routes_by_delegate.insert_all(delegates(route), &route.key);
+            self.routes_by_destination.insert_all(destinations(route), &route.key);
             self.objects_by_client_label
                 .insert_all(client_labels(route), &route.key);
         }
@@ -327,6 +331,22 @@ fn delegates(route: &VirtualService) -> BTreeSet<ObjectKey> {
                 None
             }
         })
+        .collect()
+}
+
+fn destinations(route: &VirtualService) -> BTreeSet<Host> {
+    let http = route.http.iter().flat_map(|http| {
+        let weighted = match &http.action {
+            HttpAction::Forward(weighted) => weighted.as_slice(),
+            HttpAction::Redirect(_) | HttpAction::Direct(_) | HttpAction::Delegate(_) => &[],
+        };
+        let mirrors = http.mirrors.iter().map(|mirror| &mirror.destination);
+        weighted.iter().map(|weighted| &weighted.destination).chain(mirrors)
+    });
+    let tls = route.tls.iter().map(|tls| &tls.destinations);
+    let bytes = tls.chain(route.tcp.iter().map(|tcp| &tcp.destinations)).flatten();
+    http.chain(bytes.map(|weighted| &weighted.destination))
+        .map(|destination| destination.host.clone())
         .collect()
 }
 

@@ -238,7 +238,7 @@ pub enum RedirectPort {
 /// An answer that sends the client elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// The new path: whole if exact, else in place of the matched prefix.
+    /// The new path; a plain one stands for the whole of the old one, whatever was matched.
     pub uri: Option<RoutePathRewrite>,
     /// The new authority.
     pub authority: Option<Arc<str>>,
@@ -284,7 +284,8 @@ pub enum HttpAction {
 /// How a path becomes another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoutePathRewrite {
-    /// In place of the matched prefix, or of the whole path where no prefix was matched.
+    /// In place of the matched prefix (which is `/` where nothing is asked of the path), or of the whole path where all of
+    /// it was matched.
     Path(Arc<str>),
     /// In place of what the expression matches; `\1` stands for its first group.
     Regex {

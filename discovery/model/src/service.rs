@@ -124,8 +124,8 @@ pub enum Resolution {
     /// By the endpoints in the mesh; one of them is chosen per request or connection.
     #[default]
     Endpoints,
-    /// The client chose an address itself (a headless service): bytes go to the address that it connected to. HTTP is
-    /// still balanced over the endpoints.
+    /// The client chose an address itself (a headless service): traffic goes to the address that it connected to. Gateways,
+    /// and subsets, still choose one of the endpoints.
     Headless,
 }
 

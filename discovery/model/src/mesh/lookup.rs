@@ -205,6 +205,12 @@ impl Mesh {
         found
     }
 
+    /// Whether some virtual service sends traffic to that host.
+    #[must_use]
+    pub fn is_destination(&self, host: &Host) -> bool {
+        self.routes_by_destination.entries(host).next().is_some()
+    }
+
     /// The virtual services in force at a place that may be seen from there, oldest first.
     #[must_use]
     pub fn virtual_services_at(&self, at: &GatewayRef, from: &Namespace) -> Vec<&Arc<VirtualService>> {
