@@ -36,6 +36,30 @@ pub struct Listener {
     pub access_logs: Box<[Arc<AccessLog>]>,
 }
 
+impl Listener {
+    /// A listener that closes every connection; it has no socket.
+    #[must_use]
+    pub fn closed(name: &str, why: Arc<str>) -> Self {
+        Self {
+            name: name.into(),
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            bind: false,
+            direction: Direction::Unspecified,
+            chains: Box::default(),
+            default_chain: Some(Arc::new(FilterChain {
+                name: "".into(),
+                matches: ChainMatch::default(),
+                transport: ChainTransport::Raw,
+                protocol: Protocol::Closed(why),
+            })),
+            inspect: Inspect::default(),
+            inspect_timeout: Duration::ZERO,
+            continue_after_inspect_timeout: false,
+            access_logs: Box::default(),
+        }
+    }
+}
+
 /// Which way a listener's traffic goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Direction {

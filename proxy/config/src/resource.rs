@@ -134,6 +134,19 @@ impl Resource {
         }
     }
 
+    /// A value that refuses all traffic, for a name of which only unusable resources have come: a listener that closes
+    /// connections, routes that answer 503. `None` for kinds whose absence refuses by itself (no cluster, no endpoint).
+    #[must_use]
+    pub fn closed(kind: Kind, name: &str, why: &str) -> Option<Self> {
+        let why: Arc<str> = why.into();
+        match kind {
+            Kind::Cluster | Kind::Endpoints => None,
+            Kind::Listener => Some(Self::Listener(Arc::new(Listener::closed(name, why)))),
+            Kind::RouteConfig => Some(Self::RouteConfig(Arc::new(RouteConfig::closed(name, why)))),
+            Kind::VirtualHost => Some(Self::VirtualHost(Arc::new(VirtualHost::closed(name, why)))),
+        }
+    }
+
     /// Its kind.
     #[must_use]
     pub const fn kind(&self) -> Kind {

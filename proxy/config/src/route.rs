@@ -29,6 +29,26 @@ pub struct RouteConfig {
     pub most_specific_wins: bool,
 }
 
+impl RouteConfig {
+    /// Routes that answer 503 to everything.
+    #[must_use]
+    pub fn closed(name: &str, why: Arc<str>) -> Self {
+        Self {
+            name: name.into(),
+            virtual_hosts: Box::new([Arc::new(VirtualHost::closed(name, why))]),
+            domains: DomainIndex {
+                any: Some(0),
+                ..DomainIndex::default()
+            },
+            vhds: false,
+            ignore_port: false,
+            request_headers: HeaderOps::default(),
+            response_headers: HeaderOps::default(),
+            most_specific_wins: false,
+        }
+    }
+}
+
 /// Finds a virtual host by authority in Envoy's order: the exact domain, the longest `*suffix`, the longest `prefix*`,
 /// then `*`. Values are positions in [`RouteConfig::virtual_hosts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +90,26 @@ pub struct VirtualHost {
     pub attempt_count_to_client: bool,
 }
 
+impl VirtualHost {
+    /// A virtual host that answers 503 to everything.
+    #[must_use]
+    pub fn closed(name: &str, why: Arc<str>) -> Self {
+        Self {
+            name: name.into(),
+            domains: Box::new(["*".into()]),
+            routes: Box::new([Arc::new(Route::unavailable(RouteMatch::all(), "".into(), why))]),
+            require_tls: false,
+            request_headers: HeaderOps::default(),
+            response_headers: HeaderOps::default(),
+            retry: None,
+            fault: None,
+            cors: None,
+            attempt_count_to_upstream: false,
+            attempt_count_to_client: false,
+        }
+    }
+}
+
 /// One route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -93,6 +133,24 @@ pub struct Route {
     pub body_buffer_limit: Option<u64>,
 }
 
+impl Route {
+    /// A route that answers 503.
+    #[must_use]
+    pub fn unavailable(matches: RouteMatch, name: RouteName, why: Arc<str>) -> Self {
+        Self {
+            name,
+            matches,
+            action: Action::Unavailable(why),
+            request_headers: HeaderOps::default(),
+            response_headers: HeaderOps::default(),
+            fault: None,
+            cors: None,
+            operation: None,
+            body_buffer_limit: None,
+        }
+    }
+}
+
 /// Which requests a route takes: all that is said here must hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteMatch {
@@ -108,6 +166,21 @@ pub struct RouteMatch {
     pub grpc: bool,
     /// Only this share of the requests.
     pub fraction: Option<Fraction>,
+}
+
+impl RouteMatch {
+    /// Every request.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            path: PathMatch::Prefix("".into()),
+            case_sensitive: true,
+            headers: Box::default(),
+            query: Box::default(),
+            grpc: false,
+            fraction: None,
+        }
+    }
 }
 
 /// A test on the path (without the query).

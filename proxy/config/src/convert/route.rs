@@ -36,29 +36,12 @@ pub(super) fn route(at: At<'_>, raw: &pb::Route, problems: &mut Problems) -> Rou
     checked(at, raw).unwrap_or_else(|error| {
         let why = error.to_string();
         problems.push(error);
-        let any = RouteMatch {
-            path: PathMatch::Prefix("".into()),
-            case_sensitive: true,
-            headers: Box::default(),
-            query: Box::default(),
-            grpc: false,
-            fraction: None,
-        };
-        Route {
-            name: raw.name.as_str().into(),
-            matches: raw
-                .r#match
-                .as_ref()
-                .and_then(|raw| route_match(at, raw).ok())
-                .unwrap_or(any),
-            action: Action::Unavailable(why.into()),
-            request_headers: HeaderOps::default(),
-            response_headers: HeaderOps::default(),
-            fault: None,
-            cors: None,
-            operation: None,
-            body_buffer_limit: None,
-        }
+        let matches = raw
+            .r#match
+            .as_ref()
+            .and_then(|raw| route_match(at, raw).ok())
+            .unwrap_or_else(RouteMatch::all);
+        Route::unavailable(matches, raw.name.as_str().into(), why.into())
     })
 }
 

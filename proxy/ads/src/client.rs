@@ -1,0 +1,497 @@
+//! Moves messages between the cache, the session and discovery, over one gRPC stream at a time.
+//!
+//! The token and the roots are read anew for each connection, since both rotate. While discovery is away the cache
+//! stays as it is, wishes pile up as names (not as messages), and the next connection says them all.
+
+use crate::backoff::Backoff;
+use crate::cache::{Answer, Cache, Wishes};
+use crate::node::Node;
+use crate::session::{Action, DeltaRequest, DeltaResponse, Event, Received, Session};
+use envoy_types::pb::envoy::service::discovery::v3 as pb;
+use envoy_types::pb::google::rpc;
+use mizzen_proxy_config::Kind;
+use pb::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use std::collections::VecDeque;
+use std::error::Error;
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+/// Where discovery is and who we are.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `https://istiod-basic.istio-system.svc:15012`; `http://` (tests, loopback) does without TLS.
+    pub address: String,
+    /// The name the server must prove; `None`: the address's host.
+    pub server_name: Option<String>,
+    /// PEM roots that vouch for the server.
+    pub roots: PathBuf,
+    /// The projected token; `None`: none is sent.
+    pub token: Option<PathBuf>,
+    /// What we say of ourselves.
+    pub node: Node,
+    /// Longest message accepted. Discovery splits answers at 256 KiB, but one resource may be larger.
+    pub max_message: usize,
+    /// Limit of a connection attempt, TLS included, and of the stream's beginning.
+    pub connect_timeout: Duration,
+    /// Time between HTTP/2 pings.
+    pub keepalive: Duration,
+    /// Time between sweeps of the cache.
+    pub sweep_every: Duration,
+    /// Pauses between attempts.
+    pub backoff: Backoff,
+}
+
+impl Settings {
+    /// Settings with the usual limits.
+    #[must_use]
+    pub fn new(address: impl Into<String>, roots: impl Into<PathBuf>, node: Node) -> Self {
+        Self {
+            address: address.into(),
+            server_name: None,
+            roots: roots.into(),
+            token: None,
+            node,
+            max_message: 8 * 1024 * 1024,
+            connect_timeout: Duration::from_secs(5),
+            keepalive: Duration::from_secs(30),
+            sweep_every: Duration::from_secs(60),
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+/// How the client is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// A stream is open.
+    pub connected: bool,
+    /// Streams opened so far.
+    pub connects: u64,
+    /// Responses so far.
+    pub responses: u64,
+    /// Resources refused so far.
+    pub rejected: u64,
+    /// Why the last stream ended or could not be opened.
+    pub last_error: Option<Arc<str>>,
+}
+
+/// Why a stream ended or could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The token or the roots cannot be read.
+    #[error("{what} {path}: cannot be read: {source}; is the volume mounted?")]
+    File {
+        /// Which file.
+        what: &'static str,
+        /// Its path.
+        path: String,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The token is not text that can be sent.
+    #[error("token {path}: holds characters that cannot be sent")]
+    Token {
+        /// Its path.
+        path: String,
+    },
+    /// The address or the roots are unusable.
+    #[error("discovery address {address}: {reason}")]
+    Address {
+        /// The address.
+        address: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No connection.
+    #[error("discovery {address}: no connection: {reason}")]
+    Connect {
+        /// The address.
+        address: String,
+        /// What is wrong, causes included.
+        reason: String,
+    },
+    /// The server did not answer the call in time.
+    #[error("discovery {address}: did not begin the stream in time")]
+    Silent {
+        /// The address.
+        address: String,
+    },
+    /// The server ended the stream with an error.
+    #[error("discovery {address}: {code:?}: {message}")]
+    Stream {
+        /// The address.
+        address: String,
+        /// gRPC code.
+        code: tonic::Code,
+        /// Its words.
+        message: String,
+    },
+    /// The server ended the stream.
+    #[error("discovery {address}: ended the stream")]
+    Ended {
+        /// The address.
+        address: String,
+    },
+}
+
+impl ClientError {
+    /// A bounded word for metrics.
+    #[must_use]
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Token { .. } => "token",
+            Self::Address { .. } => "address",
+            Self::Connect { .. } => "connect",
+            Self::Silent { .. } => "silent",
+            Self::Stream { .. } => "stream",
+            Self::Ended { .. } => "ended",
+        }
+    }
+}
+
+/// The client. [`Client::run`] it on any tokio runtime; dropping the future ends it.
+#[derive(Debug)]
+pub struct Client {
+    settings: Settings,
+    cache: Arc<Cache>,
+    session: Session,
+    status: watch::Sender<Status>,
+}
+
+/// Requests on their way; the session's answers are few and the rest waits in order.
+const OUTBOX: usize = 16;
+
+impl Client {
+    /// A client that fills `cache`.
+    #[must_use]
+    pub fn new(settings: Settings, cache: Arc<Cache>) -> Self {
+        let (status, _) = watch::channel(Status::default());
+        Self {
+            settings,
+            cache,
+            session: Session::new(),
+            status,
+        }
+    }
+
+    /// How it is doing, now and later.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Connects, and connects again, until dropped.
+    pub async fn run(mut self) {
+        let mut backoff = self.settings.backoff;
+        let mut sweeps = every(self.settings.sweep_every);
+        loop {
+            let answered = self.status.borrow().responses;
+            let error = self.stream(&mut sweeps).await;
+            self.session.step(Event::Disconnected);
+            if self.status.borrow().responses > answered {
+                backoff.reset();
+            }
+            let pause = backoff.next(random());
+            tracing::warn!(error = %error, category = error.category(), retry_in = ?pause, "discovery is away");
+            let text: Arc<str> = error.to_string().into();
+            self.status.send_modify(|status| {
+                status.connected = false;
+                status.last_error = Some(text);
+            });
+            self.wait(pause, &mut sweeps).await;
+        }
+    }
+
+    /// Waits; names that are asked for meanwhile are noted for the next connection.
+    async fn wait(&mut self, pause: Duration, sweeps: &mut Interval) {
+        let pause = sleep(pause);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                () = self.cache.wished() => {}
+                _ = sweeps.tick() => {
+                    self.cache.sweep();
+                }
+            }
+            // Not connected: nothing comes out of it.
+            self.take_wishes();
+        }
+    }
+
+    /// One stream, from connecting to its end.
+    async fn stream(&mut self, sweeps: &mut Interval) -> ClientError {
+        match self.try_stream(sweeps).await {
+            Ok(()) => ClientError::Ended {
+                address: self.settings.address.clone(),
+            },
+            Err(error) => error,
+        }
+    }
+
+    async fn try_stream(&mut self, sweeps: &mut Interval) -> Result<(), ClientError> {
+        let (request_tx, request_rx) = mpsc::channel(OUTBOX);
+        let mut request = tonic::Request::new(ReceiverStream::new(request_rx));
+        if let Some(token) = self.token()? {
+            request.metadata_mut().insert("authorization", token);
+        }
+        let mut client = AggregatedDiscoveryServiceClient::new(self.connect().await?)
+            .max_decoding_message_size(self.settings.max_message);
+        let mut out = VecDeque::new();
+        self.take_wishes();
+        for action in self.session.step(Event::Connected) {
+            if let Action::Send(request) = action {
+                out.push_back(self.message(request));
+            }
+        }
+        // The server may wait for the first request before it says anything.
+        let call = timeout(
+            self.settings.connect_timeout,
+            client.delta_aggregated_resources(request),
+        );
+        tokio::pin!(call);
+        let mut incoming = loop {
+            tokio::select! {
+                begun = &mut call => match begun {
+                    Err(_) => return Err(ClientError::Silent { address: self.settings.address.clone() }),
+                    Ok(begun) => break begun.map_err(|status| self.ended(&status))?.into_inner(),
+                },
+                permit = request_tx.reserve(), if !out.is_empty() => send(permit, &mut out),
+            }
+        };
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.connects += 1;
+            status.last_error = None;
+        });
+        tracing::info!(address = %self.settings.address, "connected to discovery");
+        loop {
+            tokio::select! {
+                message = incoming.message() => match message.map_err(|status| self.ended(&status))? {
+                    None => return Ok(()),
+                    Some(message) => self.received(message, &mut out),
+                },
+                permit = request_tx.reserve(), if !out.is_empty() => send(permit, &mut out),
+                () = self.cache.wished() => {
+                    let requests = self.take_wishes();
+                    out.extend(requests);
+                }
+                _ = sweeps.tick() => {
+                    self.cache.sweep();
+                }
+            }
+        }
+    }
+
+    fn ended(&self, status: &tonic::Status) -> ClientError {
+        ClientError::Stream {
+            address: self.settings.address.clone(),
+            code: status.code(),
+            message: chain(status.message(), status.source()),
+        }
+    }
+
+    async fn connect(&self) -> Result<Channel, ClientError> {
+        let settings = &self.settings;
+        let address = || settings.address.clone();
+        let unusable = |error: tonic::transport::Error| ClientError::Address {
+            address: address(),
+            reason: chain(&error.to_string(), error.source()),
+        };
+        let mut endpoint = Endpoint::from_shared(settings.address.clone())
+            .map_err(unusable)?
+            .connect_timeout(settings.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(settings.keepalive)
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
+            // Configuration comes in small pieces: windows of megabytes would only be memory.
+            .initial_stream_window_size(256 * 1024)
+            .initial_connection_window_size(512 * 1024);
+        if settings.address.starts_with("https:") {
+            let pem = std::fs::read(&settings.roots).map_err(|source| ClientError::File {
+                what: "mesh roots",
+                path: settings.roots.display().to_string(),
+                source,
+            })?;
+            let mut tls = ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(pem))
+                .timeout(settings.connect_timeout);
+            if let Some(name) = &settings.server_name {
+                tls = tls.domain_name(name.clone());
+            }
+            endpoint = endpoint.tls_config(tls).map_err(unusable)?;
+        }
+        // The handshake of HTTP/2 is not within tonic's own limit.
+        match timeout(settings.connect_timeout.saturating_mul(2), endpoint.connect()).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(error)) => Err(ClientError::Connect {
+                address: address(),
+                reason: chain(&error.to_string(), error.source()),
+            }),
+            Err(_) => Err(ClientError::Connect {
+                address: address(),
+                reason: "timed out".to_owned(),
+            }),
+        }
+    }
+
+    fn token(&self) -> Result<Option<tonic::metadata::MetadataValue<tonic::metadata::Ascii>>, ClientError> {
+        let Some(path) = &self.settings.token else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| ClientError::File {
+            what: "token",
+            path: path.display().to_string(),
+            source,
+        })?;
+        let mut value: tonic::metadata::MetadataValue<_> =
+            format!("Bearer {}", text.trim())
+                .parse()
+                .map_err(|_| ClientError::Token {
+                    path: path.display().to_string(),
+                })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// Takes the cache's wishes to the session; what is to be sent comes back.
+    fn take_wishes(&mut self) -> Vec<pb::DeltaDiscoveryRequest> {
+        let Wishes {
+            subscribe,
+            unsubscribe,
+            all,
+        } = self.cache.take_wishes();
+        let events = all
+            .into_iter()
+            .map(Event::SubscribeAll)
+            .chain(
+                unsubscribe
+                    .into_iter()
+                    .map(|(kind, names)| Event::Unsubscribe(kind, names)),
+            )
+            .chain(subscribe.into_iter().map(|(kind, names)| Event::Subscribe(kind, names)));
+        let mut requests = Vec::new();
+        for event in events {
+            for action in self.session.step(event) {
+                if let Action::Send(request) = action {
+                    requests.push(self.message(request));
+                }
+            }
+        }
+        requests
+    }
+
+    fn received(&mut self, message: pb::DeltaDiscoveryResponse, out: &mut VecDeque<pb::DeltaDiscoveryRequest>) {
+        let mut answers: Vec<(Kind, Arc<str>, Answer)> = Vec::new();
+        let mut forgotten = Vec::new();
+        let mut rejected = 0;
+        for action in self.session.step(Event::Response(response(message))) {
+            match action {
+                Action::Send(request) => out.push_back(self.message(request)),
+                Action::Apply(name, resource) => answers.push((resource.kind(), name, Answer::Present(resource))),
+                Action::Remove(kind, name) => answers.push((kind, name, Answer::Absent)),
+                Action::Forget(kind, name) => forgotten.push((kind, name)),
+                Action::Rejected(kind, name, error) => {
+                    rejected += 1;
+                    tracing::warn!(kind = kind.as_str(), name = %name, error = %error, "resource refused");
+                }
+            }
+        }
+        self.cache.apply(answers);
+        for (kind, name) in forgotten {
+            self.cache.remove(kind, &name);
+        }
+        self.status.send_modify(|status| {
+            status.responses += 1;
+            status.rejected += rejected;
+        });
+    }
+
+    fn message(&self, request: DeltaRequest) -> pb::DeltaDiscoveryRequest {
+        pb::DeltaDiscoveryRequest {
+            node: request.first.then(|| self.settings.node.to_message()),
+            type_url: request.type_url,
+            resource_names_subscribe: request.subscribe,
+            resource_names_unsubscribe: request.unsubscribe,
+            initial_resource_versions: request.held.into_iter().collect(),
+            response_nonce: request.nonce,
+            // INVALID_ARGUMENT, as Envoy says it.
+            error_detail: request.error.map(|message| rpc::Status {
+                code: 3,
+                message,
+                details: Vec::new(),
+            }),
+            ..Default::default()
+        }
+    }
+}
+
+fn send(
+    permit: Result<mpsc::Permit<'_, pb::DeltaDiscoveryRequest>, mpsc::error::SendError<()>>,
+    out: &mut VecDeque<pb::DeltaDiscoveryRequest>,
+) {
+    // A closed channel means that the stream has ended, which the receiving side is about to tell.
+    match (permit, out.pop_front()) {
+        (Ok(permit), Some(message)) => permit.send(message),
+        _ => out.clear(),
+    }
+}
+
+fn response(message: pb::DeltaDiscoveryResponse) -> DeltaResponse {
+    DeltaResponse {
+        type_url: message.type_url,
+        nonce: message.nonce,
+        resources: message
+            .resources
+            .into_iter()
+            .map(|resource| {
+                let (type_url, body) = match resource.resource {
+                    Some(any) => (any.type_url, Some(any.value)),
+                    None => (String::new(), None),
+                };
+                Received {
+                    name: resource.name,
+                    aliases: resource.aliases,
+                    version: resource.version,
+                    type_url,
+                    body,
+                }
+            })
+            .collect(),
+        removed: message.removed_resources,
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + period, period.max(Duration::from_millis(1)));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// An error with its causes in one line; tonic's own words are only "transport error".
+fn chain(first: &str, mut source: Option<&(dyn Error + 'static)>) -> String {
+    let mut text = first.to_owned();
+    while let Some(error) = source {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Jitter needs no better randomness than a fresh hash key.
+fn random() -> u64 {
+    RandomState::new().hash_one(())
+}
