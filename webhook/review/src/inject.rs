@@ -121,8 +121,23 @@ pub fn inject(
     namespace: &str,
     workload: Option<Workload>,
 ) -> Result<Injected, InjectError> {
+    inject_read(raw, read(raw)?, config, namespace, workload)
+}
+
+/// Reads a pod.
+pub(crate) fn read(raw: &Value) -> Result<Pod, InjectError> {
     use serde::Deserialize as _;
-    let before = Pod::deserialize(raw).map_err(InjectError::Pod)?;
+    Pod::deserialize(raw).map_err(InjectError::Pod)
+}
+
+/// Injects a pod that was read from `raw`.
+pub(crate) fn inject_read(
+    raw: &Value,
+    before: Pod,
+    config: &InjectConfig,
+    namespace: &str,
+    workload: Option<Workload>,
+) -> Result<Injected, InjectError> {
     if is_injected(&before) {
         return Ok(Injected {
             pod: raw.clone(),
