@@ -19,7 +19,7 @@ use crate::identity::IdentityMetrics;
 use crate::settings::Settings;
 
 mod admin;
-mod dial;
+pub(crate) mod dial;
 mod merge;
 mod probe;
 mod server;

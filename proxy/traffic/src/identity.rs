@@ -23,6 +23,7 @@ mod request;
 mod schedule;
 
 pub use metrics::IdentityMetrics;
+pub(crate) use request::connect;
 
 /// How often the root file is looked at. The kubelet takes about a minute to bring a changed ConfigMap into the pod.
 const ROOT_INTERVAL: Duration = Duration::from_secs(15);

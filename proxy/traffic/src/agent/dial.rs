@@ -20,7 +20,7 @@ use crate::tls;
 
 /// Connects as if the kubelet did. Coming from the address that the capture rules leave alone, the connection reaches the
 /// application and not this sidecar; where that address cannot be used (no rules, no such address) it connects plainly.
-pub(super) async fn connect(ip: IpAddr, port: u16) -> io::Result<TcpStream> {
+pub(crate) async fn connect(ip: IpAddr, port: u16) -> io::Result<TcpStream> {
     let target = SocketAddr::new(ip, port);
     let passthrough = match ip {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
@@ -52,7 +52,7 @@ pub(super) async fn connect(ip: IpAddr, port: u16) -> io::Result<TcpStream> {
 }
 
 /// A name or an address as a probe gives it.
-pub(super) async fn resolve(host: &str) -> io::Result<IpAddr> {
+pub(crate) async fn resolve(host: &str) -> io::Result<IpAddr> {
     if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse() {
         return Ok(ip);
     }
@@ -64,13 +64,13 @@ pub(super) async fn resolve(host: &str) -> io::Result<IpAddr> {
 }
 
 /// A response with the task that drives its connection: the body can be read as long as it is kept.
-pub(super) struct Exchange {
-    pub(super) response: Response<Incoming>,
+pub(crate) struct Exchange {
+    pub(crate) response: Response<Incoming>,
     _connection: AbortOnDropHandle<()>,
 }
 
 /// One request over a fresh connection.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Empty<Bytes>>,
 ) -> Result<Exchange, hyper::Error> {
@@ -86,7 +86,7 @@ pub(super) async fn exchange(
 }
 
 /// TLS without looking at the certificate: the kubelet does the same for probes, since it knows no name to compare.
-pub(super) async fn over_tls(stream: TcpStream, ip: IpAddr) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+pub(crate) async fn over_tls(stream: TcpStream, ip: IpAddr) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut config = ClientConfig::builder_with_provider(tls::crypto())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
