@@ -20,7 +20,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tonic::{
@@ -45,6 +45,13 @@ pub type StreamId = u64;
 
 /// Where views come from, and where reports go. Calls come from the streams' tasks and must not block.
 pub trait Source: Send + Sync + 'static {
+    /// Held for reading while a response is decided, and by the source for writing while it replaces what the views show and
+    /// marks that in the mailboxes: so a response never mixes two states of the mesh. Writers must be quick.
+    fn gate(&self) -> Arc<RwLock<()>>;
+
+    /// Counts the states of the mesh: moves on when [`Source::open`] may answer otherwise than before.
+    fn states(&self) -> watch::Receiver<u64>;
+
     /// A proxy opened a stream: `request` holds what authentication found out, `node` what the proxy says of itself.
     /// From now on until the guard in [`Opened`] is dropped, changes are to be left in `mailbox`.
     fn open(
@@ -84,7 +91,7 @@ pub enum Refused {
     /// The node cannot be understood.
     #[error("the node is not valid: {0}")]
     Invalid(String),
-    /// Not now; try again.
+    /// Not now: asked again when the state of the mesh moves on, until [`Settings::first_request`] has passed.
     #[error("not ready: {0}")]
     NotReady(String),
 }
@@ -112,7 +119,7 @@ pub struct Settings {
     pub request_length: usize,
     /// Bytes of large responses that may be on their way at a time, over all streams.
     pub send_budget: usize,
-    /// How long a stream may take for its first request.
+    /// How long a stream may take for its first request, and how long it waits to be let in.
     pub first_request: Duration,
     /// After this long without being read a response no longer counts against the budget: one stuck proxy must not hold up
     /// the others.
@@ -139,6 +146,7 @@ pub struct Ads {
 }
 
 pub(crate) struct Shared {
+    gate: Arc<RwLock<()>>,
     source: Arc<dyn Source>,
     settings: Settings,
     metrics: Metrics,
@@ -176,6 +184,7 @@ impl Ads {
         let kib = settings.send_budget / 1_024;
         Self {
             shared: Arc::new(Shared {
+                gate: source.gate(),
                 source,
                 settings,
                 metrics,

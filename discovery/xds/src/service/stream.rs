@@ -17,12 +17,12 @@ use tokio::{
 use tonic::Status;
 use tracing::{debug, info, warn};
 
-use super::{Connected, Shared, StreamId};
+use super::{Connected, Opened, Refused, Shared, StreamId};
 use crate::{
     mailbox::Mailbox,
     resource::ResourceType,
     session::{Action, Event, Protocol, Refusal, Response, Session, TypeUrl},
-    wire::Request,
+    wire::{Node, Request},
 };
 
 /// Responses up to this size do not wait for the budget: an endpoint change is not held up by a storm.
@@ -124,7 +124,7 @@ impl StreamTask {
             ));
         };
         let mailbox = Arc::new(Mailbox::new());
-        let opened = self.shared.source.open(self.id, &extensions, node, &mailbox)?;
+        let opened = self.open(&extensions, node, &mailbox).await?;
         drop(extensions);
         let session = Session::new(self.protocol, opened.view, self.shared.settings.limits);
         let session = Arc::new(Mutex::new(session));
@@ -147,6 +147,28 @@ impl StreamTask {
         info!(stream = self.id, proxy = opened.proxy, "proxy disconnected");
         drop(opened.guard);
         result
+    }
+
+    /// A proxy may be faster than what the API server tells of its pod: it waits here instead of coming again.
+    async fn open(
+        &self,
+        extensions: &tonic::Extensions,
+        node: &Node,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<Opened, Refused> {
+        let deadline = time::Instant::now() + self.shared.settings.first_request;
+        let mut states = self.shared.source.states();
+        loop {
+            states.mark_unchanged();
+            let refused = match self.shared.source.open(self.id, extensions, node, mailbox) {
+                Err(refused @ Refused::NotReady(_)) => refused,
+                decided => return decided,
+            };
+            match time::timeout_at(deadline, states.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return Err(refused),
+            }
+        }
     }
 
     async fn pump(
@@ -178,7 +200,7 @@ impl StreamTask {
                 }
                 room = self.responses_tx.reserve(), if work => {
                     let Ok(room) = room else { return Ok(()) };
-                    let response = session.lock().respond();
+                    let response = self.respond(session, mailbox)?;
                     if let Some(response) = response {
                         let permit = self.afford(&response).await;
                         self.count(&response);
@@ -195,6 +217,22 @@ impl StreamTask {
                 }
             }
         }
+    }
+
+    /// Decides the next response from one state of the mesh.
+    fn respond(&self, session: &Mutex<Session>, mailbox: &Mailbox) -> Result<Option<Response>, Status> {
+        let _gate = self.shared.gate.read();
+        if let Some(change) = mailbox.take() {
+            self.step(
+                session,
+                Event::Changed {
+                    view: change.view,
+                    dirty: change.dirty,
+                    since: change.since,
+                },
+            )?;
+        }
+        Ok(session.lock().respond())
     }
 
     fn step(&self, session: &Mutex<Session>, event: Event) -> Result<(), Status> {

@@ -43,6 +43,7 @@ impl View for One {
 struct TestSource {
     mailboxes: Mutex<Vec<Arc<Mailbox>>>,
     open: Arc<AtomicUsize>,
+    states: watch::Sender<u64>,
 }
 
 struct Guard(Arc<AtomicUsize>);
@@ -54,9 +55,20 @@ impl Drop for Guard {
 }
 
 impl Source for TestSource {
+    fn gate(&self) -> Arc<RwLock<()>> {
+        Arc::default()
+    }
+
+    fn states(&self) -> watch::Receiver<u64> {
+        self.states.subscribe()
+    }
+
     fn open(&self, _: StreamId, _: &tonic::Extensions, node: &Node, mailbox: &Arc<Mailbox>) -> Result<Opened, Refused> {
         if node.id == "stranger" {
             return Err(Refused::Forbidden("stranger".into()));
+        }
+        if node.id == "early" && *self.states.borrow() == 0 {
+            return Err(Refused::NotReady("early".into()));
         }
         self.mailboxes.lock().push(mailbox.clone());
         self.open.fetch_add(1, Atomic::SeqCst);
@@ -173,4 +185,14 @@ async fn more_streams_than_allowed_are_refused() {
     responses.message().await.unwrap().unwrap();
     let (_second_tx, responses) = connect(address, "n2").await;
     assert_eq!(responses.unwrap_err().code(), tonic::Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn early_proxy_waits_until_it_is_known() {
+    let (source, _, address) = serve(Settings::default()).await;
+    let (_requests_tx, responses) = connect(address, "early").await;
+    let mut responses = responses.unwrap();
+    assert!(source.mailboxes.lock().is_empty());
+    source.states.send_replace(1);
+    assert_eq!(content(&responses.message().await.unwrap().unwrap()), b"1");
 }

@@ -1,0 +1,205 @@
+//! Letting proxies in: who they are decides what they see.
+
+use std::{net::IpAddr, sync::Arc};
+
+use mizzen_ca::Caller;
+use mizzen_model::{Kind, ObjectKey, ObjectName};
+use mizzen_translate::{NodeKind, Scope};
+use mizzen_xds::{Mailbox, Nack, Opened, Refused, ResourceType, Source, StreamId, wire::Node};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::{Hub, Keys, ScopeView, Stream};
+use crate::status::StatusEvent;
+
+/// `MIZZEN_ON_DEMAND` in a node's metadata: the proxy asks for virtual hosts when traffic needs them.
+const ON_DEMAND: &str = "MIZZEN_ON_DEMAND";
+
+/// What a node id says: `sidecar~<ip>~<pod>.<namespace>~<domain>`.
+#[derive(Debug, PartialEq, Eq)]
+struct NodeId<'a> {
+    kind: NodeKind,
+    pod: &'a str,
+    namespace: &'a str,
+}
+
+impl<'a> NodeId<'a> {
+    fn parse(id: &'a str) -> Result<Self, Refused> {
+        let wrong = |what: &str| {
+            Refused::Invalid(format!(
+                "{what} in node id {id:?}: it must be sidecar~<ip>~<pod>.<namespace>~<domain>, or router~…"
+            ))
+        };
+        let mut parts = id.split('~');
+        let kind = match parts.next() {
+            Some("sidecar") => NodeKind::Sidecar,
+            Some("router") => NodeKind::Gateway,
+            _ => return Err(wrong("an unknown kind of proxy")),
+        };
+        let address = parts.next().unwrap_or_default();
+        if address.parse::<IpAddr>().is_err() {
+            return Err(wrong("a bad address"));
+        }
+        // A pod's name may hold dots, a namespace's cannot.
+        let (pod, namespace) = parts
+            .next()
+            .and_then(|name| name.rsplit_once('.'))
+            .ok_or_else(|| wrong("no <pod>.<namespace>"))?;
+        Ok(Self { kind, pod, namespace })
+    }
+}
+
+/// Takes a stream off the list when it ends.
+struct Listed {
+    hub: Arc<Hub>,
+    stream: StreamId,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.hub.streams.lock().remove(&self.stream);
+        self.hub.tell(StatusEvent::StreamEnded(self.stream));
+    }
+}
+
+/// The hub as the source of the streams' views.
+pub(crate) struct HubSource(pub(crate) Arc<Hub>);
+
+impl Source for HubSource {
+    fn gate(&self) -> Arc<RwLock<()>> {
+        self.0.gate.clone()
+    }
+
+    fn states(&self) -> watch::Receiver<u64> {
+        self.0.states.subscribe()
+    }
+
+    fn open(
+        &self,
+        stream: StreamId,
+        request: &tonic::Extensions,
+        node: &Node,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<Opened, Refused> {
+        let caller = request
+            .get::<Caller>()
+            .ok_or_else(|| Refused::Unauthenticated("no proven caller".into()))?;
+        let id = NodeId::parse(&node.id)?;
+        let namespace = caller.identity.namespace();
+        if id.namespace != namespace.as_str() {
+            return Err(Refused::Forbidden(format!(
+                "{} is not the identity of a pod in {}",
+                caller.identity, id.namespace
+            )));
+        }
+        if let Some(pod) = caller.pod.as_ref().filter(|pod| pod.name != id.pod) {
+            return Err(Refused::Forbidden(format!(
+                "the token is of pod {}, not of {}",
+                pod.name, id.pod
+            )));
+        }
+        let name = ObjectName::new(id.pod).map_err(|error| Refused::Invalid(error.to_string()))?;
+        let key = ObjectKey::new(Kind::Pod, namespace.clone(), name);
+        let on_demand = truthy(node, ON_DEMAND);
+
+        // No state of the mesh may pass between looking at it and being told of the next one.
+        let _gate = self.0.gate.read();
+        let mesh = self
+            .0
+            .mesh()
+            .ok_or_else(|| Refused::NotReady("the mesh is not known yet".into()))?;
+        let workload = mesh.workload(&key).ok_or_else(|| {
+            Refused::NotReady(format!(
+                "{key} is not known in the mesh: it is not there yet, or its namespace is not a member"
+            ))
+        })?;
+        let scope = Scope::new(&caller.identity, workload, id.kind, on_demand)
+            .map_err(|error| Refused::Forbidden(error.to_string()))?;
+        let scope = Arc::new(scope);
+        let keys = Keys::of(&mesh, &scope);
+        let view = Arc::new(ScopeView {
+            hub: self.0.clone(),
+            scope,
+        });
+        let listed = Stream {
+            view: view.clone(),
+            mailbox: mailbox.clone(),
+            keys,
+        };
+        self.0.streams.lock().insert(stream, listed);
+        Ok(Opened {
+            view,
+            proxy: format!("{}.{}", id.pod, id.namespace),
+            guard: Box::new(Listed {
+                hub: self.0.clone(),
+                stream,
+            }),
+        })
+    }
+
+    fn rejected(&self, stream: StreamId, nack: &Nack) {
+        self.0.tell(StatusEvent::Rejected {
+            stream,
+            nack: nack.clone(),
+        });
+    }
+
+    fn recovered(&self, stream: StreamId, kind: ResourceType, names: &[Arc<str>]) {
+        self.0.tell(StatusEvent::Recovered {
+            stream,
+            kind,
+            names: names.to_vec(),
+        });
+    }
+}
+
+impl Hub {
+    fn tell(&self, event: StatusEvent) {
+        if self.status_tx.try_send(event).is_err() {
+            // Told again by the next rejection; the streams' own state in /debug/syncz is complete.
+            tracing::warn!("the status writer is behind: a report is left out");
+        }
+    }
+}
+
+fn truthy(node: &Node, key: &str) -> bool {
+    use prost_types::value::Kind as ValueKind;
+    let value = node
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.fields.get(key))
+        .and_then(|value| value.kind.as_ref());
+    match value {
+        Some(ValueKind::BoolValue(value)) => *value,
+        Some(ValueKind::StringValue(value)) => value == "true",
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_id_names_kind_pod_and_namespace() {
+        let id = NodeId::parse("sidecar~10.0.0.7~cart.v1-x2.shop~shop.svc.cluster.local").unwrap();
+        assert_eq!(
+            id,
+            NodeId {
+                kind: NodeKind::Sidecar,
+                pod: "cart.v1-x2",
+                namespace: "shop"
+            }
+        );
+        assert_eq!(NodeId::parse("router~::1~gw.mesh~d").unwrap().kind, NodeKind::Gateway);
+        for bad in [
+            "",
+            "sidecar",
+            "waypoint~1.1.1.1~a.b~c",
+            "sidecar~x~a.b~c",
+            "sidecar~1.1.1.1~a~c",
+        ] {
+            assert!(matches!(NodeId::parse(bad), Err(Refused::Invalid(_))), "{bad}");
+        }
+    }
+}
