@@ -311,33 +311,37 @@ impl RequestParser {
 
     fn request_line(&mut self, buffer: &[u8], start: usize, end: usize) -> Result<(), HeadError> {
         let line = buffer.get(start..end).unwrap_or_default();
-        if !chars::all_value(line) {
-            return Err(control_fault(line));
-        }
+        let fault = |kind| {
+            if chars::all_value(line) {
+                kind
+            } else {
+                control_fault(line)
+            }
+        };
         let Some(first) = memchr::memchr(b' ', line) else {
-            return Err(HeadError::RequestLine);
+            return Err(fault(HeadError::RequestLine));
         };
         let (method, rest) = (
             line.get(..first).unwrap_or_default(),
             line.get(first + 1..).unwrap_or_default(),
         );
         if !chars::all_token(method) {
-            return Err(HeadError::Method);
+            return Err(fault(HeadError::Method));
         }
         let Some(second) = memchr::memchr(b' ', rest) else {
-            return Err(HeadError::RequestLine);
+            return Err(fault(HeadError::RequestLine));
         };
         let (target, last) = (
             rest.get(..second).unwrap_or_default(),
             rest.get(second + 1..).unwrap_or_default(),
         );
         if target.is_empty() || last.contains(&b' ') {
-            return Err(HeadError::RequestLine);
+            return Err(fault(HeadError::RequestLine));
         }
-        self.head.version = version(last)?;
+        self.head.version = version(last).map_err(fault)?;
         self.head.method = Method::of(method);
         self.head.method_span = Span::new(start, start + first);
-        self.target(target, start + first + 1)
+        self.target(target, start + first + 1).map_err(fault)
     }
 
     fn target(&mut self, target: &[u8], start: usize) -> Result<(), HeadError> {

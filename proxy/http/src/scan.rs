@@ -171,6 +171,9 @@ impl Facts {
     /// Adds one field line. `request` has a `Host`; in responses it is an ordinary field.
     #[inline]
     pub(crate) fn see(&mut self, field: &Field, buffer: &[u8], request: bool) -> Result<(), HeadError> {
+        if field.known == Known::Other {
+            return Ok(());
+        }
         let value = field.value.of(buffer);
         match field.known {
             Known::Other | Known::KeepAlive | Known::ProxyConnection | Known::Te => {}

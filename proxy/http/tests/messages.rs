@@ -1,5 +1,10 @@
 //! Ordinary messages: what is read from heads and bodies, and what goes out.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 use mizzen_http::{
     BodyError, BodyReader, Connection, Edit, EditError, Framing, HeadError, Limits, LocalReply, Method, RequestHead,

@@ -1,6 +1,11 @@
 //! Properties over generated messages: division does not matter, what goes in comes out, and the `httparse` crate agrees with
 //! everything that is accepted.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 use mizzen_http::{
     BodyReader, Edit, Framing, HeadError, Limits, Method, Parsed, RequestHead, RequestParser, ResponseHead,

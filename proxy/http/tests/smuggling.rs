@@ -1,5 +1,10 @@
 //! The table of ambiguous requests against the codec, whole and byte by byte.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 #[path = "smuggling/cases.rs"]
 mod cases;
