@@ -149,6 +149,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), RedirectError> {
         return Ok(());
     }
     netlink::apply(&active)?;
+    if ipv6 && let Err(error) = netlink::add_passthrough_address() {
+        // Where IPv6 is switched off for lo there are no IPv6 connections to pass through either.
+        writeln!(out, "redirect: IPv6 is not passed through: {error}")?;
+    }
     let count: usize = active.iter().map(|ruleset| ruleset.rules()).sum();
     writeln!(
         out,

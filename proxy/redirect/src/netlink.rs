@@ -4,10 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
+use rustix::net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
 
 use crate::RedirectError;
-use crate::ruleset::{Family, Ruleset, TABLE};
+use crate::ruleset::{Family, PASSTHROUGH_V6, Ruleset, TABLE};
 
 mod encode;
 
@@ -40,9 +40,42 @@ pub fn remove(families: &[Family]) -> Result<(), RedirectError> {
     send(batch)
 }
 
+/// Gives the loopback interface the IPv6 address that stands for the sidecar (`::6`), as 127.0.0.6 does without being given:
+/// the whole of 127.0.0.0/8 is local, of IPv6 only `::1`. It is no error if it is there.
+pub(crate) fn add_passthrough_address() -> Result<(), RedirectError> {
+    let socket = open(None)?;
+    net::send(
+        &socket,
+        &encode::new_loopback_address(PASSTHROUGH_V6),
+        SendFlags::empty(),
+    )
+    .map_err(|errno| failed("send", errno))?;
+    let mut buffer = vec![0_u8; 4096];
+    let (_, length) =
+        net::recv(&socket, buffer.as_mut_slice(), RecvFlags::empty()).map_err(|errno| failed("receive", errno))?;
+    let answer = encode::answer(buffer.get(..length).unwrap_or_default()).ok_or(RedirectError::Answer)?;
+    match answer.error {
+        None => Err(RedirectError::Answer),
+        Some(0) => Ok(()),
+        Some(code) => match errno(code)? {
+            Errno::EXIST => Ok(()),
+            errno => Err(refused(&["address ::6 on lo".to_owned()], 1, errno)),
+        },
+    }
+}
+
+/// A number that the kernel says; beyond 4095 it is none.
+fn errno(code: i32) -> Result<Errno, RedirectError> {
+    if (1..=4095).contains(&code) {
+        Ok(Errno::from_raw_os_error(code))
+    } else {
+        Err(RedirectError::Answer)
+    }
+}
+
 fn send(batch: Batch) -> Result<(), RedirectError> {
     let (bytes, steps) = batch.finish();
-    let socket = open()?;
+    let socket = open(Some(netlink::NETFILTER))?;
     net::send(&socket, &bytes, SendFlags::empty()).map_err(|errno| failed("send", errno))?;
     // Each step asks for an acknowledgement; the first that is not 0 says why the whole batch was refused.
     let mut acknowledged = 0;
@@ -55,7 +88,7 @@ fn send(batch: Batch) -> Result<(), RedirectError> {
             let answer = encode::answer(rest).ok_or(RedirectError::Answer)?;
             if let Some(code) = answer.error {
                 if code != 0 {
-                    return Err(refused(&steps, answer.sequence, Errno::from_raw_os_error(code)));
+                    return Err(refused(&steps, answer.sequence, errno(code)?));
                 }
                 acknowledged += 1;
             }
@@ -65,20 +98,18 @@ fn send(batch: Batch) -> Result<(), RedirectError> {
     Ok(())
 }
 
-fn open() -> Result<OwnedFd, RedirectError> {
-    let socket = net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
-    )
-    .map_err(|errno| match errno {
-        Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => RedirectError::Unsupported {
-            what: "netfilter over netlink".to_owned(),
-            errno,
-        },
-        errno => failed("socket", errno),
-    })?;
+/// `None` is NETLINK_ROUTE.
+fn open(protocol: Option<Protocol>) -> Result<OwnedFd, RedirectError> {
+    let socket =
+        net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol).map_err(|errno| {
+            match errno {
+                Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => RedirectError::Unsupported {
+                    what: "netfilter over netlink".to_owned(),
+                    errno,
+                },
+                errno => failed("socket", errno),
+            }
+        })?;
     // The kernel answers within the send call; the limit only guards against waiting for an answer that never comes.
     sockopt::set_socket_timeout(socket.as_fd(), sockopt::Timeout::Recv, Some(Duration::from_secs(5)))
         .map_err(|errno| failed("timeout", errno))?;

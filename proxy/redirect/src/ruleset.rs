@@ -12,6 +12,9 @@ pub const TABLE: &str = "mizzen";
 /// HBONE; always handled by its own listener, never redirected.
 const TUNNEL_PORT: u16 = 15008;
 
+/// The IPv6 source address of the sidecar's connections to its own application.
+pub(crate) const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+
 /// An address family; each has its own table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
@@ -37,7 +40,7 @@ impl Family {
     fn passthrough(self) -> IpNet {
         match self {
             Self::V4 => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)).into(),
-            Self::V6 => IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)).into(),
+            Self::V6 => IpAddr::V6(PASSTHROUGH_V6).into(),
         }
     }
 }

@@ -16,6 +16,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use clap::Parser as _;
 use mizzen_redirect::{Capture, Family, Options, RedirectError, Ruleset, apply, remove};
 use socket2::SockRef;
 
@@ -86,6 +87,7 @@ fn with_neighbour(options: Options, body: impl FnOnce() + Send + 'static, neighb
         let (thread_tx, thread_rx) = mpsc::channel();
         let (ready_tx, ready_rx) = mpsc::channel();
         let (go_tx, go_rx) = mpsc::channel::<()>();
+        let (done_tx, done_rx) = mpsc::channel::<()>();
         let other = thread::spawn(move || {
             // SAFETY: as above.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
@@ -97,6 +99,8 @@ fn with_neighbour(options: Options, body: impl FnOnce() + Send + 'static, neighb
             );
             ready_tx.send(()).unwrap();
             neighbour();
+            // With this thread its namespace ends, and the link with it.
+            let _body_ended = done_rx.recv();
         });
         let tid: i32 = thread_rx.recv().unwrap();
         sh(&format!(
@@ -108,6 +112,7 @@ fn with_neighbour(options: Options, body: impl FnOnce() + Send + 'static, neighb
         go_tx.send(()).unwrap();
         ready_rx.recv().unwrap();
         body();
+        drop(done_tx);
         other.join().unwrap();
     });
 }
@@ -238,6 +243,45 @@ fn only_what_is_named_is_captured() {
             thread::sleep(Duration::from_millis(200));
         },
     );
+}
+
+#[test]
+fn ipv6_connection_from_the_passthrough_address_reaches_the_application() {
+    with_neighbour(
+        Options::default(),
+        || {
+            let line = ["redirect", "-i", "*", "-b", "*"];
+            let args = Command6::parse_from(line).args;
+            for _ in 0..2 {
+                let mut said = Vec::new();
+                mizzen_redirect::run(&args, &mut said).unwrap();
+                let said = String::from_utf8(said).unwrap();
+                assert!(
+                    said.contains("(table mizzen, ip, ip6)") && !said.contains("not passed"),
+                    "{said}"
+                );
+            }
+            // The address can be used once the link is up at both ends.
+            let mut tries = (0..100).map(|_| {
+                thread::sleep(Duration::from_millis(20));
+                TcpListener::bind("[fd09::1]:84")
+            });
+            let app = tries.find_map(Result::ok).expect("the address comes up");
+            let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&"[::6]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+            socket
+                .connect(&"[fd09::1]:84".parse::<SocketAddr>().unwrap().into())
+                .unwrap();
+            assert_eq!(app.accept().unwrap().1.ip(), "::6".parse::<std::net::IpAddr>().unwrap());
+        },
+        || {},
+    );
+}
+
+#[derive(clap::Parser)]
+struct Command6 {
+    #[command(flatten)]
+    args: mizzen_redirect::Args,
 }
 
 #[test]

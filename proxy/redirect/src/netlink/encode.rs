@@ -317,6 +317,28 @@ fn decide(out: &mut Vec<u8>, code: i32, chain: Option<ChainName>) {
     });
 }
 
+/// A request (rtnetlink) that adds a /128 to the loopback interface, which has index 1 in every namespace.
+pub(super) fn new_loopback_address(address: std::net::Ipv6Addr) -> Vec<u8> {
+    const RTM_NEWADDR: u16 = 20;
+    const AF_INET6: u8 = 10;
+    const IFA_F_NODAD: u8 = 2;
+    const HOST: u8 = 254;
+    let mut out = Vec::new();
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&RTM_NEWADDR.to_ne_bytes());
+    out.extend_from_slice(&(REQUEST | ACK | CREATE).to_ne_bytes());
+    out.extend_from_slice(&1_u32.to_ne_bytes());
+    out.extend_from_slice(&[0; 4]);
+    // ifaddrmsg: family, prefix length, flags, scope, interface
+    out.extend_from_slice(&[AF_INET6, 128, IFA_F_NODAD, HOST]);
+    out.extend_from_slice(&1_u32.to_ne_bytes());
+    // IFA_ADDRESS, IFA_LOCAL
+    attribute(&mut out, 1, &address.octets());
+    attribute(&mut out, 2, &address.octets());
+    close_u32(&mut out, 0);
+    out
+}
+
 /// One message of an answer.
 pub(super) struct Answer {
     /// Its length with padding.
