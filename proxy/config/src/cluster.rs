@@ -30,6 +30,10 @@ pub struct Cluster {
     pub locality_weighted: bool,
     /// What is spoken.
     pub protocol: UpstreamProtocol,
+    /// In TLS, the request's authority is asked for (SNI).
+    pub sni_from_authority: bool,
+    /// In TLS, the certificate must be for the request's authority.
+    pub san_from_authority: bool,
     /// Requests after which a connection is closed; `None`: no limit.
     pub max_requests_per_connection: Option<u32>,
     /// An idle connection is closed after this; `None`: never.

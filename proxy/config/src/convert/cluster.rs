@@ -82,6 +82,8 @@ pub(super) fn cluster(at: &At<'_>, raw: pb::Cluster, problems: &mut Problems) ->
         panic_percent: panic_percent(raw.common_lb_config.as_ref()),
         locality_weighted: locality_weighted(raw.common_lb_config.as_ref()),
         protocol: options.protocol,
+        sni_from_authority: options.sni_from_authority,
+        san_from_authority: options.san_from_authority,
         max_requests_per_connection: max_requests(&raw)
             .or_else(|| number(common.max_requests_per_connection))
             .filter(|max| *max > 0),
@@ -115,11 +117,9 @@ fn discovery(at: At<'_>, raw: &pb::Cluster, problems: &mut Problems) -> Result<D
         }
         None => DiscoveryType::Static,
     };
+    // Without an assignment a cluster has no endpoints (`BlackHoleCluster`).
     let mut inline = || {
-        let mut assignment = raw
-            .load_assignment
-            .clone()
-            .ok_or_else(|| missing(at.field("load_assignment")))?;
+        let mut assignment = raw.load_assignment.clone().unwrap_or_default();
         if assignment.cluster_name.is_empty() {
             assignment.cluster_name.clone_from(&raw.name);
         }
@@ -301,6 +301,8 @@ fn socket_match(at: At<'_>, raw: &pb::cluster::TransportSocketMatch) -> Result<S
 struct HttpOptions {
     protocol: UpstreamProtocol,
     common: core::HttpProtocolOptions,
+    sni_from_authority: bool,
+    san_from_authority: bool,
 }
 
 #[expect(deprecated, reason = "the old place of the options is still valid in xDS v3")]
@@ -313,9 +315,13 @@ fn http_options(at: At<'_>, raw: &pb::Cluster) -> Result<HttpOptions> {
         } else {
             UpstreamProtocol::Http1
         };
+        let upstream = raw.upstream_http_protocol_options.clone().unwrap_or_default();
+        let (sni_from_authority, san_from_authority) = from_authority(at, &upstream)?;
         return Ok(HttpOptions {
             protocol,
             common: raw.common_http_protocol_options.unwrap_or_default(),
+            sni_from_authority,
+            san_from_authority,
         });
     };
     let at = at.field("typed_extension_protocol_options");
@@ -333,10 +339,25 @@ fn http_options(at: At<'_>, raw: &pb::Cluster) -> Result<HttpOptions> {
         Some(UpstreamProtocolOptions::AutoConfig(_)) => UpstreamProtocol::Auto,
         None => return Err(missing(at.field("upstream_protocol_options"))),
     };
+    let upstream = options.upstream_http_protocol_options.unwrap_or_default();
+    let (sni_from_authority, san_from_authority) = from_authority(at, &upstream)?;
     Ok(HttpOptions {
         protocol,
         common: options.common_http_protocol_options.unwrap_or_default(),
+        sni_from_authority,
+        san_from_authority,
     })
+}
+
+/// Whether the request's authority is asked for in TLS, and whether the certificate must be for it.
+fn from_authority(at: At<'_>, raw: &core::UpstreamHttpProtocolOptions) -> Result<(bool, bool)> {
+    if !raw.override_auto_sni_header.is_empty() {
+        return Err(unsupported(
+            at.field("override_auto_sni_header"),
+            "a server name from a header",
+        ));
+    }
+    Ok((raw.auto_sni, raw.auto_san_validation))
 }
 
 #[expect(deprecated, reason = "the old place of the limit is still valid in xDS v3")]
