@@ -22,11 +22,13 @@ mod admin;
 pub(crate) mod dial;
 mod merge;
 mod probe;
+mod request;
 mod server;
 mod status;
 
 pub use merge::AgentMetrics;
 pub use probe::{Prober, ProbersError, parse_probers};
+pub use request::{RequestArgs, RequestError, request};
 
 /// The data plane as the agent sees it.
 pub trait DataPlane: Send + Sync + 'static {

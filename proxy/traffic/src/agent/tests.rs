@@ -328,6 +328,34 @@ async fn draining_and_quitting_need_a_post_from_inside() {
 }
 
 #[tokio::test]
+async fn hooks_ask_by_the_program_itself() {
+    let (plane, agent) = started(None, None).await;
+    let port = agent.address("agent").unwrap().port();
+    let ask = async |method: &str, path: &str, port| {
+        request(&RequestArgs {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            port,
+            timeout: 5,
+        })
+        .await
+    };
+    assert_eq!(ask("POST", "drain", port).await.unwrap(), "ok\n");
+    assert_eq!(plane.drains.load(Ordering::Relaxed), 1);
+    let refused = ask("GET", "/drain", port).await.unwrap_err().to_string();
+    assert!(
+        refused.ends_with("answered 405 Method Not Allowed: use POST"),
+        "{refused}"
+    );
+    drop(agent);
+    assert!(matches!(ask("POST", "a b", port).await, Err(RequestError::Bad { .. })));
+    assert!(matches!(
+        ask("POST", "drain", 1).await,
+        Err(RequestError::Unreachable { port: 1, .. })
+    ));
+}
+
+#[tokio::test]
 async fn admin_shows_configuration_state_and_log_level() {
     let (plane, agent) = started(None, None).await;
     assert!(agent.address("admin").unwrap().ip().is_loopback());
