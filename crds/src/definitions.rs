@@ -57,10 +57,16 @@ pub fn definitions() -> Result<Vec<CustomResourceDefinition>, DefinitionError> {
 /// A kind whose stored version is also served under older names, with the same schema, so that nothing is converted.
 fn served_as<K: CustomResourceExt + JsonSchema>(older: &[&str]) -> Result<CustomResourceDefinition, DefinitionError> {
     let mut crd = K::crd();
-    let schema = serde_json::from_value(published(structural::<K>()))
-        .map_err(|source| DefinitionError::Schema { kind: crd.spec.names.kind.clone(), source })?;
-    let Some(stored) = crd.spec.versions.first_mut() else { return Ok(crd) };
-    stored.schema = Some(CustomResourceValidation { open_api_v3_schema: Some(schema) });
+    let schema = serde_json::from_value(published(structural::<K>())).map_err(|source| DefinitionError::Schema {
+        kind: crd.spec.names.kind.clone(),
+        source,
+    })?;
+    let Some(stored) = crd.spec.versions.first_mut() else {
+        return Ok(crd);
+    };
+    stored.schema = Some(CustomResourceValidation {
+        open_api_v3_schema: Some(schema),
+    });
     let older: Vec<_> = older
         .iter()
         .map(|name| {
@@ -84,17 +90,26 @@ pub fn files() -> Result<Vec<File>, DefinitionError> {
     for crd in definitions()? {
         let resource = crd.metadata.name.clone().unwrap_or_default();
         let name = format!("{resource}.yaml");
-        let unwritable = |reason: String| DefinitionError::Yaml { name: resource.clone(), reason };
+        let unwritable = |reason: String| DefinitionError::Yaml {
+            name: resource.clone(),
+            reason,
+        };
         let mut value = serde_json::to_value(&crd).map_err(|error| unwritable(error.to_string()))?;
         whole_numbers(&mut value);
         let text = serde_saphyr::to_string(&value).map_err(|error| unwritable(error.to_string()))?;
         kustomization.push_str(&format!("- {name}\n"));
         files.push(File {
             name,
-            content: format!("# Made by crdgen from the types in crds/; do not edit.\n{}\n", text.trim_end()),
+            content: format!(
+                "# Made by crdgen from the types in crds/; do not edit.\n{}\n",
+                text.trim_end()
+            ),
         });
     }
-    files.push(File { name: "kustomization.yaml".to_owned(), content: kustomization });
+    files.push(File {
+        name: "kustomization.yaml".to_owned(),
+        content: kustomization,
+    });
     Ok(files)
 }
 
@@ -132,11 +147,27 @@ mod tests {
             let name = entry.file_name().into_string().unwrap();
             on_disk.insert(name, std::fs::read_to_string(entry.path()).unwrap());
         }
-        let fresh: BTreeMap<_, _> = files().unwrap().into_iter().map(|file| (file.name, file.content)).collect();
-        let stale: Vec<_> = fresh.iter().filter(|(name, content)| on_disk.get(*name) != Some(content)).map(|(n, _)| n).collect();
-        assert_eq!(stale, Vec::<&String>::new(), "run `cargo run -p mizzen-crds --bin crdgen -- config/crd`");
+        let fresh: BTreeMap<_, _> = files()
+            .unwrap()
+            .into_iter()
+            .map(|file| (file.name, file.content))
+            .collect();
+        let stale: Vec<_> = fresh
+            .iter()
+            .filter(|(name, content)| on_disk.get(*name) != Some(content))
+            .map(|(n, _)| n)
+            .collect();
+        assert_eq!(
+            stale,
+            Vec::<&String>::new(),
+            "run `cargo run -p mizzen-crds --bin crdgen -- config/crd`"
+        );
         let orphans: Vec<_> = on_disk.keys().filter(|name| !fresh.contains_key(*name)).collect();
-        assert_eq!(orphans, Vec::<&String>::new(), "config/crd has files that nothing makes");
+        assert_eq!(
+            orphans,
+            Vec::<&String>::new(),
+            "config/crd has files that nothing makes"
+        );
     }
 
     #[test]
@@ -165,7 +196,9 @@ mod tests {
         ] {
             let mut missing = Vec::new();
             look("", &schema, &mut missing);
-            missing.retain(|path| !path.starts_with(".status") && !path.starts_with(".spec") || path.matches('.').count() > 1);
+            missing.retain(|path| {
+                !path.starts_with(".status") && !path.starts_with(".spec") || path.matches('.').count() > 1
+            });
             assert_eq!(missing, Vec::<String>::new());
         }
     }
@@ -174,12 +207,23 @@ mod tests {
     fn one_version_is_stored_and_all_are_served() {
         let versions = |name: &str| {
             let all = definitions().unwrap();
-            let crd = all.iter().find(|crd| crd.metadata.name.as_deref() == Some(name)).unwrap();
-            crd.spec.versions.iter().map(|v| (v.name.clone(), v.served, v.storage)).collect::<Vec<_>>()
+            let crd = all
+                .iter()
+                .find(|crd| crd.metadata.name.as_deref() == Some(name))
+                .unwrap();
+            crd.spec
+                .versions
+                .iter()
+                .map(|v| (v.name.clone(), v.served, v.storage))
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             versions("virtualservices.networking.istio.io"),
-            [("v1".into(), true, true), ("v1beta1".into(), true, false), ("v1alpha3".into(), true, false)]
+            [
+                ("v1".into(), true, true),
+                ("v1beta1".into(), true, false),
+                ("v1alpha3".into(), true, false)
+            ]
         );
         assert_eq!(
             versions("peerauthentications.security.istio.io"),

@@ -37,7 +37,9 @@ pub fn structural<T: JsonSchema>() -> Value {
 /// The schema as a CustomResourceDefinition carries it: the marks of [`structural`] replaced by plain schema.
 pub fn published(mut schema: Value) -> Value {
     visit(&mut schema, &mut |node| {
-        let Some(Value::Array(groups)) = node.remove(AT_MOST_ONE_OF) else { return };
+        let Some(Value::Array(groups)) = node.remove(AT_MOST_ONE_OF) else {
+            return;
+        };
         let mut groups: Vec<Value> = groups.iter().map(at_most_one_of).collect();
         if groups.len() > 1 {
             node.insert("allOf".into(), Value::Array(groups));
@@ -50,8 +52,12 @@ pub fn published(mut schema: Value) -> Value {
 
 /// A rule in CEL would say it in better words, but costs too much (as the API server estimates it) inside lists of lists.
 fn at_most_one_of(fields: &Value) -> Value {
-    let each: Vec<Value> =
-        fields.as_array().into_iter().flatten().map(|field| json!({"required": [field]})).collect();
+    let each: Vec<Value> = fields
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|field| json!({"required": [field]}))
+        .collect();
     let mut one_of = vec![json!({"not": {"anyOf": each}})];
     one_of.extend(each);
     json!({"oneOf": one_of})

@@ -111,9 +111,10 @@ mod tests {
 
     #[test]
     fn a_generation_written_as_text_is_read() {
-        let status: ConfigStatus =
-            serde_json::from_str(r#"{"observedGeneration":"7","conditions":[{"type":"Reconciled","observedGeneration":6}]}"#)
-                .unwrap();
+        let status: ConfigStatus = serde_json::from_str(
+            r#"{"observedGeneration":"7","conditions":[{"type":"Reconciled","observedGeneration":6}]}"#,
+        )
+        .unwrap();
         assert_eq!(status.observed_generation, Some(7));
         assert_eq!(status.conditions[0].observed_generation, Some(6));
     }

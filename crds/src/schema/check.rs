@@ -86,7 +86,10 @@ impl Problem {
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+    nearest
+        .as_ref()
+        .map(|name| format!("; did you mean {name}?"))
+        .unwrap_or_default()
 }
 
 /// All differences between a whole object and its kind's schema, in the order of the object.
@@ -94,7 +97,10 @@ fn did_you_mean(nearest: &Option<String>) -> String {
 /// Looks at structure, types, enums, ranges and alternatives. Never at `metadata`, `x-kubernetes-validations` and
 /// `pattern`, which are the API server's to judge.
 pub fn check(schema: &Value, object: &Value) -> Vec<Finding> {
-    let mut checker = Checker { findings: Vec::new(), path: String::new() };
+    let mut checker = Checker {
+        findings: Vec::new(),
+        path: String::new(),
+    };
     checker.value(schema, object, 0);
     checker.findings
 }
@@ -107,7 +113,10 @@ struct Checker {
 impl Checker {
     fn report(&mut self, problem: Problem) {
         if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(Finding { path: self.path.clone(), problem });
+            self.findings.push(Finding {
+                path: self.path.clone(),
+                problem,
+            });
         }
     }
 
@@ -141,7 +150,10 @@ impl Checker {
             && !allowed.contains(value)
         {
             let allowed = allowed.iter().map(plain).collect();
-            return self.report(Problem::UnknownValue { found: plain(value), allowed });
+            return self.report(Problem::UnknownValue {
+                found: plain(value),
+                allowed,
+            });
         }
         match value {
             Value::Object(fields) => self.object(schema, fields, depth),
@@ -158,14 +170,20 @@ impl Checker {
                 if let Some(minimum) = schema.get("minimum").and_then(Value::as_f64)
                     && found < minimum
                 {
-                    self.report(Problem::OutOfRange { found: number.to_string(), bound: format!("at least {minimum}") });
+                    self.report(Problem::OutOfRange {
+                        found: number.to_string(),
+                        bound: format!("at least {minimum}"),
+                    });
                 }
                 let maximum = schema.get("maximum").and_then(Value::as_f64);
                 let maximum = maximum.or_else(|| (schema.get("format")? == "int32").then_some(f64::from(i32::MAX)));
                 if let Some(maximum) = maximum
                     && found > maximum
                 {
-                    self.report(Problem::OutOfRange { found: number.to_string(), bound: format!("at most {maximum}") });
+                    self.report(Problem::OutOfRange {
+                        found: number.to_string(),
+                        bound: format!("at most {maximum}"),
+                    });
                 }
             }
             Value::String(text) => self.size(schema, "minLength", "maxLength", text.chars().count()),
@@ -200,10 +218,17 @@ impl Checker {
                 self.inside(name, |this| this.report(Problem::Missing));
             }
         }
-        for group in schema.get(AT_MOST_ONE_OF).and_then(Value::as_array).into_iter().flatten() {
+        for group in schema
+            .get(AT_MOST_ONE_OF)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             let set = texts(Some(group)).filter(|name| fields.get(*name).is_some_and(|value| !value.is_null()));
             if set.count() > 1 {
-                self.report(Problem::TooManyOf { fields: texts(Some(group)).map(str::to_owned).collect() });
+                self.report(Problem::TooManyOf {
+                    fields: texts(Some(group)).map(str::to_owned).collect(),
+                });
             }
         }
     }
@@ -213,18 +238,28 @@ impl Checker {
         if let Some(least) = bound(least)
             && (found as u64) < least
         {
-            self.report(Problem::BadSize { found, bound: format!("at least {least}") });
+            self.report(Problem::BadSize {
+                found,
+                bound: format!("at least {least}"),
+            });
         }
         if let Some(most) = bound(most)
             && found as u64 > most
         {
-            self.report(Problem::BadSize { found, bound: format!("at most {most}") });
+            self.report(Problem::BadSize {
+                found,
+                bound: format!("at most {most}"),
+            });
         }
     }
 }
 
 fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
-    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    value
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 
 fn has_type(expected: &str, value: &Value) -> bool {
@@ -248,7 +283,10 @@ fn wrong_type(expected: &str, value: &Value) -> Problem {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     };
-    Problem::WrongType { expected: expected.to_owned(), found }
+    Problem::WrongType {
+        expected: expected.to_owned(),
+        found,
+    }
 }
 
 fn plain(value: &Value) -> String {
@@ -296,7 +334,10 @@ mod tests {
         let object = json!({
             "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "reviews"}, "spec": spec
         });
-        check(&structural::<VirtualService>(), &object).iter().map(ToString::to_string).collect()
+        check(&structural::<VirtualService>(), &object)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]

@@ -26,11 +26,21 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub(crate) fn warning(code: &'static str, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, code, field: field.into(), message: message.into() }
+        Self {
+            severity: Severity::Warning,
+            code,
+            field: field.into(),
+            message: message.into(),
+        }
     }
 
     pub(crate) fn error(code: &'static str, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, field: field.into(), message: message.into() }
+        Self {
+            severity: Severity::Error,
+            code,
+            field: field.into(),
+            message: message.into(),
+        }
     }
 }
 

@@ -139,10 +139,12 @@ pub enum Reason {
         remedy: &'static str,
     },
     /// A weight below zero.
-    #[error("weight {weight} is negative: write 0 or more")]
+    #[error("weight {weight} of {destination:?} is negative: write 0 or more")]
     NegativeWeight {
         /// The weight.
         weight: i32,
+        /// The destination's host, as it is written.
+        destination: String,
     },
     /// Weights that send nothing anywhere.
     #[error("all {count} weights are 0, so no destination gets traffic: give at least one a weight")]

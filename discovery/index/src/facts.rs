@@ -46,14 +46,19 @@ impl<V> Places<V> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Place, &V)> {
         self.0.iter().flat_map(|(namespace, names)| {
-            names.iter().map(move |(name, value)| ((namespace.clone(), name.clone()), value))
+            names
+                .iter()
+                .map(move |(name, value)| ((namespace.clone(), name.clone()), value))
         })
     }
 }
 
 /// Labels as Kubernetes gives them.
 pub(crate) fn labels(raw: Option<&BTreeMap<String, String>>) -> Labels {
-    raw.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    raw.into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect()
 }
 
 /// A number that is a port.

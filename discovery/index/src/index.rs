@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mizzen_model::{
-    Changes, DestinationRule, Gateway, Kind, Labels, Locality, Mesh, MeshConfig, MtlsMode, Namespace, ObjectKey, ObjectName,
-    PeerAuthentication, Service, VirtualService,
+    Changes, DestinationRule, Gateway, Kind, Labels, Locality, Mesh, MeshConfig, MtlsMode, Namespace, ObjectKey,
+    ObjectName, PeerAuthentication, Service, VirtualService,
 };
 
 pub use diagnose::Report;
@@ -207,10 +207,20 @@ impl Index {
                 self.config_changed(&object, parse::gateway(raw, &domain), Value::Gateway, dirty);
             }
             Object::VirtualService(raw) => {
-                self.config_changed(&object, parse::virtual_service(raw, &domain), Value::VirtualService, dirty);
+                self.config_changed(
+                    &object,
+                    parse::virtual_service(raw, &domain),
+                    Value::VirtualService,
+                    dirty,
+                );
             }
             Object::DestinationRule(raw) => {
-                self.config_changed(&object, parse::destination_rule(raw, &domain), Value::DestinationRule, dirty);
+                self.config_changed(
+                    &object,
+                    parse::destination_rule(raw, &domain),
+                    Value::DestinationRule,
+                    dirty,
+                );
             }
             Object::PeerAuthentication(raw) => {
                 let parsed = parse::peer_authentication(raw, &domain);
@@ -256,21 +266,34 @@ impl Index {
 
     /// All objects of a kind that facts are kept of.
     fn known(&self, kind: Kind) -> BTreeSet<ObjectRef> {
-        let reference = |namespace: &str, name: &str| ObjectRef { kind, namespace: namespace.into(), name: name.into() };
+        let reference = |namespace: &str, name: &str| ObjectRef {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+        };
         let at = |place: &Place| reference(place.0.as_str(), place.1.as_str());
         match kind {
             Kind::Node => self.nodes.keys().map(|name| reference("", name)).collect(),
-            Kind::Namespace => self.namespaces.keys().map(|name| reference("", name.as_str())).collect(),
+            Kind::Namespace => self
+                .namespaces
+                .keys()
+                .map(|name| reference("", name.as_str()))
+                .collect(),
             Kind::Service => self.services.iter().map(|(place, _)| at(&place)).collect(),
             Kind::EndpointSlice => self.slices.iter().map(|(place, _)| at(&place)).collect(),
             Kind::Pod => self.pods.iter().map(|(place, _)| at(&place)).collect(),
             Kind::ConfigMap => {
                 let root = self.settings.root_namespace();
-                self.settings.mesh_config_map.iter().map(|name| reference(root.as_str(), name.as_str())).collect()
+                self.settings
+                    .mesh_config_map
+                    .iter()
+                    .map(|name| reference(root.as_str(), name.as_str()))
+                    .collect()
             }
             _ => {
                 let keys = self.configs.keys().filter(|key| key.kind == kind);
-                keys.map(|key| reference(key.namespace.as_str(), key.name.as_str())).collect()
+                keys.map(|key| reference(key.namespace.as_str(), key.name.as_str()))
+                    .collect()
             }
         }
     }
@@ -300,7 +323,11 @@ impl Index {
             return;
         }
         // The pods that it selected, and those that it selects now.
-        let selectors: Vec<&Labels> = [&old, &service].into_iter().flatten().filter_map(|s| s.selector.as_ref()).collect();
+        let selectors: Vec<&Labels> = [&old, &service]
+            .into_iter()
+            .flatten()
+            .filter_map(|s| s.selector.as_ref())
+            .collect();
         for (name, pod) in self.pods.in_namespace(&place.0) {
             if selectors.iter().any(|selector| selector.selects(&pod.labels)) {
                 dirty.workloads.insert((place.0.clone(), name.clone()));
@@ -318,14 +345,23 @@ impl Index {
         if old == slice {
             return;
         }
-        let pods = |slice: &Slice| slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone()).collect::<Vec<_>>();
+        let pods = |slice: &Slice| {
+            slice
+                .endpoints
+                .iter()
+                .filter_map(|endpoint| endpoint.pod.clone())
+                .collect::<Vec<_>>()
+        };
         if let Some(old) = &old {
             unlink(&mut self.slices_by_service, [old.service.clone()], &place);
             unlink(&mut self.slices_by_pod, pods(old), &place);
             dirty.endpoints.insert(old.service.clone());
         }
         if let Some(slice) = &slice {
-            self.slices_by_service.entry(slice.service.clone()).or_default().insert(place.clone());
+            self.slices_by_service
+                .entry(slice.service.clone())
+                .or_default()
+                .insert(place.clone());
             for pod in pods(slice) {
                 self.slices_by_pod.entry(pod).or_default().insert(place.clone());
             }
@@ -347,11 +383,14 @@ impl Index {
     /// The services whose slices name the pod.
     fn services_of_pod(&self, place: &Place) -> Vec<Place> {
         let slices = self.slices_by_pod.get(place).into_iter().flatten();
-        slices.filter_map(|slice| Some(self.slices.entry(slice)?.service.clone())).collect()
+        slices
+            .filter_map(|slice| Some(self.slices.entry(slice)?.service.clone()))
+            .collect()
     }
 
     fn mesh_config_changed(&mut self, place: &Place, text: Option<&str>, dirty: &mut Dirty) {
-        let ours = self.settings.mesh_config_map.as_ref() == Some(&place.1) && place.0 == *self.settings.root_namespace();
+        let ours =
+            self.settings.mesh_config_map.as_ref() == Some(&place.1) && place.0 == *self.settings.root_namespace();
         if !ours {
             return;
         }
@@ -376,14 +415,22 @@ impl Index {
         dirty: &mut Dirty,
     ) {
         let reference = object.reference();
-        let Some((namespace, name)) = place(&reference) else { return };
+        let Some((namespace, name)) = place(&reference) else {
+            return;
+        };
         let key = ObjectKey::new(reference.kind, namespace, name);
         let generation = object.generation();
         let config = match parsed {
-            Ok(accepted) => {
-                Config { generation, value: value(Arc::new(accepted.value)), diagnostics: accepted.warnings }
-            }
-            Err(rejection) => Config { generation, value: Value::Nothing, diagnostics: rejection.diagnostics() },
+            Ok(accepted) => Config {
+                generation,
+                value: value(Arc::new(accepted.value)),
+                diagnostics: accepted.warnings,
+            },
+            Err(rejection) => Config {
+                generation,
+                value: Value::Nothing,
+                diagnostics: rejection.diagnostics(),
+            },
         };
         self.configs.insert(key.clone(), config);
         dirty.configs.insert(key);
@@ -391,7 +438,11 @@ impl Index {
 
     fn unreadable(&mut self, raw: &Unreadable, key: ObjectKey, dirty: &mut Dirty) {
         let diagnostics = raw.errors.iter().map(Invalid::diagnostic).collect();
-        let config = Config { generation: raw.metadata.generation, value: Value::Nothing, diagnostics };
+        let config = Config {
+            generation: raw.metadata.generation,
+            value: Value::Nothing,
+            diagnostics,
+        };
         self.configs.insert(key.clone(), config);
         dirty.configs.insert(key.clone());
         if key.kind == Kind::PeerAuthentication {
@@ -409,7 +460,9 @@ impl Index {
     fn deny(&mut self, policy: PeerAuthentication) {
         if let Some(config) = self.configs.get_mut(&policy.key) {
             let message = "the policy cannot be read, so mutual TLS is demanded where it applies until it is corrected";
-            config.diagnostics.push(Diagnostic::error("FailedClosed", "spec", message));
+            config
+                .diagnostics
+                .push(Diagnostic::error("FailedClosed", "spec", message));
             config.value = Value::PeerAuthentication(Arc::new(policy));
         }
     }

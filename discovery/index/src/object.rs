@@ -111,16 +111,29 @@ impl Object {
             let metadata = serde_json::from_value(metadata).unwrap_or_default();
             let labels = json.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
             let labels = labels.into_iter().flatten();
-            let selector: Labels = labels.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect();
+            let selector: Labels = labels
+                .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+                .collect();
             let selector = (!selector.is_empty()).then_some(selector);
-            Self::Unreadable(Box::new(Unreadable { kind: ours.kind(), metadata, selector, errors }))
+            Self::Unreadable(Box::new(Unreadable {
+                kind: ours.kind(),
+                metadata,
+                selector,
+                errors,
+            }))
         };
         if !findings.is_empty() {
             return Some(unreadable(findings, &json));
         }
         let read = ours.read(&json);
         Some(read.unwrap_or_else(|error| {
-            unreadable(vec![Invalid { field: String::new(), reason: Reason::Shape(error.to_string()) }], &json)
+            unreadable(
+                vec![Invalid {
+                    field: String::new(),
+                    reason: Reason::Shape(error.to_string()),
+                }],
+                &json,
+            )
         }))
     }
 }
@@ -173,8 +186,11 @@ impl OurKind {
 
     /// What keeps the object from being read, and which fields nobody knows. The status is its writer's business.
     pub(crate) fn findings(self, json: &Value) -> (Vec<Invalid>, Vec<Invalid>) {
-        let findings = check(self.schema(), json).into_iter().filter(|finding| !finding.path.starts_with("status"));
-        let (unknown, wrong): (Vec<Finding>, Vec<Finding>) = findings.partition(|finding| finding.problem.is_unknown_field());
+        let findings = check(self.schema(), json)
+            .into_iter()
+            .filter(|finding| !finding.path.starts_with("status"));
+        let (unknown, wrong): (Vec<Finding>, Vec<Finding>) =
+            findings.partition(|finding| finding.problem.is_unknown_field());
         let wrong = wrong.into_iter().map(|finding| Invalid {
             field: finding.path,
             reason: Reason::Shape(finding.problem.to_string()),

@@ -38,7 +38,9 @@ pub struct Accepted<T> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn gateway(raw: &crds::Gateway, cluster_domain: &str) -> Result<Accepted<model::Gateway>, Rejection> {
-    checked(Kind::Gateway, &raw.metadata, cluster_domain, |r, key| gateway::read(r, key, raw))
+    checked(Kind::Gateway, &raw.metadata, cluster_domain, |r, key| {
+        gateway::read(r, key, raw)
+    })
 }
 
 /// Checks a VirtualService.
@@ -49,7 +51,9 @@ pub fn virtual_service(
     raw: &crds::VirtualService,
     cluster_domain: &str,
 ) -> Result<Accepted<model::VirtualService>, Rejection> {
-    checked(Kind::VirtualService, &raw.metadata, cluster_domain, |r, key| virtual_service::read(r, key, raw))
+    checked(Kind::VirtualService, &raw.metadata, cluster_domain, |r, key| {
+        virtual_service::read(r, key, raw)
+    })
 }
 
 /// Checks a DestinationRule.
@@ -60,7 +64,9 @@ pub fn destination_rule(
     raw: &crds::DestinationRule,
     cluster_domain: &str,
 ) -> Result<Accepted<model::DestinationRule>, Rejection> {
-    checked(Kind::DestinationRule, &raw.metadata, cluster_domain, |r, key| destination_rule::read(r, key, raw))
+    checked(Kind::DestinationRule, &raw.metadata, cluster_domain, |r, key| {
+        destination_rule::read(r, key, raw)
+    })
 }
 
 /// Checks a PeerAuthentication.
@@ -71,7 +77,9 @@ pub fn peer_authentication(
     raw: &crds::PeerAuthentication,
     cluster_domain: &str,
 ) -> Result<Accepted<model::PeerAuthentication>, Rejection> {
-    checked(Kind::PeerAuthentication, &raw.metadata, cluster_domain, |r, key| peer_authentication::read(r, key, raw))
+    checked(Kind::PeerAuthentication, &raw.metadata, cluster_domain, |r, key| {
+        peer_authentication::read(r, key, raw)
+    })
 }
 
 /// What is in force instead of a PeerAuthentication that is refused: nothing but mutual TLS, for the workloads it names as
@@ -93,14 +101,21 @@ pub(crate) fn strict_instead(raw: &crds::PeerAuthentication, key: ObjectKey) -> 
 pub(crate) fn key_of(kind: Kind, metadata: &ObjectMeta) -> Result<ObjectKey, Rejection> {
     let namespace = metadata.namespace.as_deref().unwrap_or("default");
     // A name may still have to be made by the API server.
-    let name = metadata.name.as_deref().or(metadata.generate_name.as_deref()).unwrap_or_default();
+    let name = metadata
+        .name
+        .as_deref()
+        .or(metadata.generate_name.as_deref())
+        .unwrap_or_default();
     let object = format!("{kind} {namespace}/{name}");
     let name = ObjectName::new(name).map_err(|error| bad_name(&object, error))?;
     let namespace = Namespace::new(namespace).map_err(|why| Rejection {
         object,
         errors: vec![Invalid {
             field: "metadata.namespace".to_owned(),
-            reason: Reason::Namespace { text: namespace.to_owned(), why },
+            reason: Reason::Namespace {
+                text: namespace.to_owned(),
+                why,
+            },
         }],
     })?;
     Ok(ObjectKey::new(kind, namespace, name))
@@ -118,8 +133,14 @@ fn checked<T>(
     let mut reader = Reader::new(&namespace, cluster_domain);
     let value = reader.inside("spec", |r| read(r, key));
     match value {
-        Some(value) if reader.errors.is_empty() => Ok(Accepted { value, warnings: reader.warnings }),
-        _ => Err(Rejection { object, errors: reader.errors }),
+        Some(value) if reader.errors.is_empty() => Ok(Accepted {
+            value,
+            warnings: reader.warnings,
+        }),
+        _ => Err(Rejection {
+            object,
+            errors: reader.errors,
+        }),
     }
 }
 

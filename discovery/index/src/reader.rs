@@ -28,7 +28,13 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(namespace: &'a Namespace, cluster_domain: &'a str) -> Self {
-        Self { namespace, cluster_domain, path: String::new(), errors: Vec::new(), warnings: Vec::new() }
+        Self {
+            namespace,
+            cluster_domain,
+            path: String::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Reads something one step further in.
@@ -45,7 +51,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads each entry of a list, and keeps those that can be read.
-    pub(crate) fn each<T, U>(&mut self, field: &str, items: &[T], mut read: impl FnMut(&mut Self, &T) -> Option<U>) -> Vec<U> {
+    pub(crate) fn each<T, U>(
+        &mut self,
+        field: &str,
+        items: &[T],
+        mut read: impl FnMut(&mut Self, &T) -> Option<U>,
+    ) -> Vec<U> {
         items
             .iter()
             .enumerate()
@@ -56,7 +67,10 @@ impl<'a> Reader<'a> {
     /// Says that the field here is wrong.
     pub(crate) fn refuse(&mut self, reason: Reason) {
         if self.errors.len() < MAX_FINDINGS {
-            self.errors.push(Invalid { field: self.path.clone(), reason });
+            self.errors.push(Invalid {
+                field: self.path.clone(),
+                reason,
+            });
         }
     }
 
@@ -69,7 +83,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn caution(&mut self, field: &str, caution: &Caution) {
         self.inside(field, |r| {
             if r.warnings.len() < MAX_FINDINGS {
-                r.warnings.push(Diagnostic::warning(caution.code(), r.path.clone(), caution.to_string()));
+                r.warnings
+                    .push(Diagnostic::warning(caution.code(), r.path.clone(), caution.to_string()));
             }
         });
     }
@@ -115,7 +130,12 @@ impl<'a> Reader<'a> {
         match u16::try_from(number) {
             Ok(port) if port > 0 => Some(port),
             _ => {
-                self.refuse_at(field, Reason::Port { number: number.to_string() });
+                self.refuse_at(
+                    field,
+                    Reason::Port {
+                        number: number.to_string(),
+                    },
+                );
                 None
             }
         }
@@ -124,7 +144,10 @@ impl<'a> Reader<'a> {
     /// A number that is not negative.
     pub(crate) fn count(&mut self, field: &str, number: Option<i32>) -> Option<u32> {
         let number = number?;
-        let count = u32::try_from(number).map_err(|_| Reason::Range { number: number.to_string(), range: "0 or more" });
+        let count = u32::try_from(number).map_err(|_| Reason::Range {
+            number: number.to_string(),
+            range: "0 or more",
+        });
         self.take(field, count)
     }
 
@@ -132,7 +155,13 @@ impl<'a> Reader<'a> {
     pub(crate) fn percentage(&mut self, field: &str, number: Option<i32>) -> Option<u32> {
         let count = self.count(field, number)?;
         if count > 100 {
-            self.refuse_at(field, Reason::Range { number: count.to_string(), range: "0 to 100" });
+            self.refuse_at(
+                field,
+                Reason::Range {
+                    number: count.to_string(),
+                    range: "0 to 100",
+                },
+            );
             return None;
         }
         Some(count)
@@ -145,7 +174,10 @@ impl<'a> Reader<'a> {
 
     /// A namespace.
     pub(crate) fn namespace_named(&mut self, field: &str, text: &str) -> Option<Namespace> {
-        let namespace = Namespace::new(text).map_err(|why| Reason::Namespace { text: text.to_owned(), why });
+        let namespace = Namespace::new(text).map_err(|why| Reason::Namespace {
+            text: text.to_owned(),
+            why,
+        });
         self.take(field, namespace)
     }
 
@@ -154,7 +186,13 @@ impl<'a> Reader<'a> {
         let pattern = Pattern::new(text).map_err(|error| {
             // the library draws a picture over several lines; its last line says it
             let why = error.to_string();
-            let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").trim().to_owned();
+            let why = why
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .trim()
+                .to_owned();
             Reason::Regex { why }
         });
         self.take(field, pattern)
@@ -163,18 +201,30 @@ impl<'a> Reader<'a> {
     /// Addresses in CIDR form, or single ones.
     pub(crate) fn subnets(&mut self, field: &str, texts: &[String]) -> Vec<IpNet> {
         self.each(field, texts, |r, text| {
-            let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            let net = text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             r.take("", net.map_err(|_| Reason::Subnet { text: text.clone() }))
         })
     }
 
     /// Labels.
-    pub(crate) fn labels<'l>(&mut self, field: &str, labels: impl IntoIterator<Item = (&'l String, &'l String)>) -> Labels {
+    pub(crate) fn labels<'l>(
+        &mut self,
+        field: &str,
+        labels: impl IntoIterator<Item = (&'l String, &'l String)>,
+    ) -> Labels {
         let mut checked = Vec::new();
         for (key, value) in labels {
             for (label, rule) in [(key, label_key(key)), (value, label_value(value))] {
                 if let Err(why) = rule {
-                    self.refuse_at(field, Reason::Label { label: label.clone(), why });
+                    self.refuse_at(
+                        field,
+                        Reason::Label {
+                            label: label.clone(),
+                            why,
+                        },
+                    );
                 }
             }
             checked.push((key.as_str(), value.as_str()));
@@ -185,7 +235,10 @@ impl<'a> Reader<'a> {
     /// Who sees the object.
     pub(crate) fn export_to(&mut self, field: &str, names: &[String]) -> ExportTo {
         export_to(names.iter().map(String::as_str), self.namespace, |index, text, why| {
-            let reason = Reason::Namespace { text: text.to_owned(), why };
+            let reason = Reason::Namespace {
+                text: text.to_owned(),
+                why,
+            };
             self.refuse_at(&format!("{field}[{index}]"), reason);
         })
     }
@@ -215,17 +268,27 @@ pub(crate) fn export_to<'t>(
             },
         }
     }
-    if said { ExportTo::Namespaces(seen_by) } else { ExportTo::All }
+    if said {
+        ExportTo::Namespaces(seen_by)
+    } else {
+        ExportTo::All
+    }
 }
 
 /// Text as the model shares it; none if it is empty.
 pub(crate) fn text(text: Option<&String>) -> Option<Arc<str>> {
-    text.filter(|text| !text.is_empty()).map(|text| Arc::from(text.as_str()))
+    text.filter(|text| !text.is_empty())
+        .map(|text| Arc::from(text.as_str()))
 }
 
 /// When an object was created.
 pub(crate) fn created(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Timestamp {
-    Timestamp(metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()))
+    Timestamp(
+        metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(0, |time| time.0.as_second()),
+    )
 }
 
 /// A duration as Go writes it (`1h30m`, `1.5s`, `300ms`, `10us`); nothing else, and no sign.
@@ -241,7 +304,9 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, after) = rest.split_at(end);
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         let unit: u128 = match unit {
             "h" => 3_600_000_000_000,
@@ -279,7 +344,10 @@ fn label_value(text: &str) -> Result<(), &'static str> {
     if !ends(text.chars().next()) || !ends(text.chars().last()) {
         return Err("must begin and end with a letter or digit");
     }
-    if text.chars().any(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.')) {
+    if text
+        .chars()
+        .any(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.'))
+    {
         return Err("only letters, digits, '-', '_' and '.' are allowed");
     }
     Ok(())
@@ -296,7 +364,11 @@ fn label_key(text: &str) -> Result<(), &'static str> {
         }
         None => text,
     };
-    if name.is_empty() { Err("the name is empty") } else { label_value(name) }
+    if name.is_empty() {
+        Err("the name is empty")
+    } else {
+        label_value(name)
+    }
 }
 
 impl From<std::convert::Infallible> for Reason {
@@ -309,7 +381,10 @@ impl From<std::convert::Infallible> for Reason {
 pub(crate) fn bad_name(object: &str, error: NameError) -> crate::error::Rejection {
     crate::error::Rejection {
         object: object.to_owned(),
-        errors: vec![Invalid { field: "metadata.name".to_owned(), reason: Reason::Name(error) }],
+        errors: vec![Invalid {
+            field: "metadata.name".to_owned(),
+            reason: Reason::Name(error),
+        }],
     }
 }
 
@@ -333,7 +408,20 @@ mod tests {
         for (text, millis) in good {
             assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "2", "s", "-1s", "1d", "1 s", "1s ", "1.s.", ".", "1e3s", "99999999999999h", "1.2.3s"] {
+        for text in [
+            "",
+            "2",
+            "s",
+            "-1s",
+            "1d",
+            "1 s",
+            "1s ",
+            "1.s.",
+            ".",
+            "1e3s",
+            "99999999999999h",
+            "1.2.3s",
+        ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }

@@ -30,7 +30,11 @@ impl Settings {
     /// A mesh over all namespaces whose configuration is `defaults`.
     #[must_use]
     pub fn new(defaults: MeshConfig) -> Self {
-        Self { membership: Membership::All, mesh_config_map: None, defaults }
+        Self {
+            membership: Membership::All,
+            mesh_config_map: None,
+            defaults,
+        }
     }
 
     /// The mesh's own namespace.

@@ -37,27 +37,45 @@ pub fn validate(object: &Value) -> Verdict {
     let Some(kind) = OurKind::of(object) else {
         let text = |field| object.get(field).and_then(Value::as_str).unwrap_or_default();
         let kind = format!("{} {}", text("apiVersion"), text("kind"));
-        let invalid = Invalid { field: String::new(), reason: Reason::Kind { kind } };
-        return Verdict { errors: vec![invalid.diagnostic()], warnings: Vec::new() };
+        let invalid = Invalid {
+            field: String::new(),
+            reason: Reason::Kind { kind },
+        };
+        return Verdict {
+            errors: vec![invalid.diagnostic()],
+            warnings: Vec::new(),
+        };
     };
     let (wrong, unknown) = kind.findings(object);
     let mut errors: Vec<Diagnostic> = unknown.iter().chain(&wrong).map(Invalid::diagnostic).collect();
     if !wrong.is_empty() {
-        return Verdict { errors, warnings: Vec::new() };
+        return Verdict {
+            errors,
+            warnings: Vec::new(),
+        };
     }
     let object = match kind.read(object) {
         Ok(object) => object,
         Err(error) => {
-            let invalid = Invalid { field: String::new(), reason: Reason::Shape(error.to_string()) };
+            let invalid = Invalid {
+                field: String::new(),
+                reason: Reason::Shape(error.to_string()),
+            };
             errors.push(invalid.diagnostic());
-            return Verdict { errors, warnings: Vec::new() };
+            return Verdict {
+                errors,
+                warnings: Vec::new(),
+            };
         }
     };
     match judge(&object) {
         Ok(warnings) => Verdict { errors, warnings },
         Err(rejection) => {
             errors.extend(rejection.diagnostics());
-            Verdict { errors, warnings: Vec::new() }
+            Verdict {
+                errors,
+                warnings: Vec::new(),
+            }
         }
     }
 }
@@ -75,7 +93,12 @@ fn judge(object: &Object) -> Result<Vec<Diagnostic>, Rejection> {
 }
 
 /// The kinds that [`validate`] judges.
-pub const VALIDATED: [Kind; 4] = [Kind::Gateway, Kind::VirtualService, Kind::DestinationRule, Kind::PeerAuthentication];
+pub const VALIDATED: [Kind; 4] = [
+    Kind::Gateway,
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::PeerAuthentication,
+];
 
 /// A namespace from text that Kubernetes has checked already; none where it is empty or no name after all.
 pub(crate) fn namespace(text: &str) -> Option<Namespace> {

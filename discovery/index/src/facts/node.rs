@@ -13,7 +13,10 @@ pub(crate) fn locality(raw: &core::Node) -> Locality {
         Arc::from(value.map_or("", String::as_str))
     };
     Locality {
-        region: label(["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
+        region: label([
+            "topology.kubernetes.io/region",
+            "failure-domain.beta.kubernetes.io/region",
+        ]),
         zone: label(["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
         subzone: label(["topology.istio.io/subzone", "topology.istio.io/subzone"]),
     }

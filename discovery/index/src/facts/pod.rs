@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use mizzen_model::{
-    EndpointTls, Kind, Labels, Locality, Namespace, ObjectKey, ObjectName, PortName, ServiceAccount, Service, TargetPort,
-    Workload, WorkloadName, WorkloadService,
+    EndpointTls, Kind, Labels, Locality, Namespace, ObjectKey, ObjectName, PortName, Service, ServiceAccount,
+    TargetPort, Workload, WorkloadName, WorkloadService,
 };
 
 use super::{labels, port};
@@ -38,10 +38,17 @@ pub(crate) struct Pod {
 pub(crate) fn pod(raw: &core::Pod, namespace: &Namespace, name: &ObjectName) -> Option<Pod> {
     let spec = raw.spec.as_ref()?;
     let status = raw.status.as_ref();
-    if matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")) {
+    if matches!(
+        status.and_then(|status| status.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    ) {
         return None;
     }
-    let several = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.as_str());
+    let several = status
+        .and_then(|status| status.pod_ips.as_ref())
+        .into_iter()
+        .flatten()
+        .map(|ip| ip.ip.as_str());
     let single = status.and_then(|status| status.pod_ip.as_deref());
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in single.into_iter().chain(several).filter_map(|text| text.parse().ok()) {
@@ -49,10 +56,18 @@ pub(crate) fn pod(raw: &core::Pod, namespace: &Namespace, name: &ObjectName) -> 
             addresses.push(address);
         }
     }
-    let account = spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+    let account = spec
+        .service_account_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or("default");
     let labels = labels(raw.metadata.labels.as_ref());
     // Native sidecars are init containers that stay.
-    let staying = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let staying = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let containers: Vec<_> = spec.containers.iter().chain(staying).collect();
     let has_proxy = containers.iter().any(|container| container.name == PROXY);
     let tls = match labels.value(TLS_MODE) {
@@ -62,10 +77,17 @@ pub(crate) fn pod(raw: &core::Pod, namespace: &Namespace, name: &ObjectName) -> 
         None => EndpointTls::Plain,
     };
     let workload = workload_name(raw, name);
-    let label = |keys: [&str; 3]| keys.iter().find_map(|key| labels.value(key).filter(|value| !value.is_empty()));
+    let label = |keys: [&str; 3]| {
+        keys.iter()
+            .find_map(|key| labels.value(key).filter(|value| !value.is_empty()))
+    };
     let canonical_name = label(["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
     let canonical_name = canonical_name.or(workload.as_ref().map(WorkloadName::as_str));
-    let canonical_revision = label(["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let canonical_revision = label([
+        "service.istio.io/canonical-revision",
+        "app.kubernetes.io/version",
+        "version",
+    ]);
     Some(Pod {
         key: ObjectKey::new(Kind::Pod, namespace.clone(), name.clone()),
         addresses,
@@ -86,7 +108,12 @@ fn declared_ports(containers: &[&core::Container]) -> BTreeMap<u16, Option<PortN
     let alone = containers.iter().all(|container| container.name == PROXY);
     let mut ports = BTreeMap::new();
     for container in containers.iter().filter(|container| alone || container.name != PROXY) {
-        for raw in container.ports.iter().flatten().filter(|raw| raw.protocol.as_deref().is_none_or(|p| p == "TCP")) {
+        for raw in container
+            .ports
+            .iter()
+            .flatten()
+            .filter(|raw| raw.protocol.as_deref().is_none_or(|p| p == "TCP"))
+        {
             if let Some(number) = port(raw.container_port) {
                 let name = raw.name.as_deref().and_then(|name| PortName::new(name).ok());
                 ports.entry(number).or_insert(name);
@@ -111,10 +138,16 @@ fn locality(text: &str) -> Locality {
 fn workload_name(raw: &core::Pod, name: &ObjectName) -> Option<WorkloadName> {
     let owners = raw.metadata.owner_references.iter().flatten();
     let owner = owners.into_iter().find(|owner| owner.controller == Some(true));
-    let Some(owner) = owner else { return WorkloadName::new(name.as_str()).ok() };
+    let Some(owner) = owner else {
+        return WorkloadName::new(name.as_str()).ok();
+    };
     let stem = match owner.kind.as_str() {
         "ReplicaSet" => {
-            let hash = raw.metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
+            let hash = raw
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get("pod-template-hash"));
             hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'))
         }
         // A CronJob names its jobs after itself and the time, in minutes or seconds.
@@ -132,18 +165,29 @@ impl Pod {
     pub(crate) fn target(&self, target: &TargetPort) -> Option<u16> {
         match target {
             TargetPort::Number(number) => Some(*number),
-            TargetPort::Name(name) => self.ports.iter().find(|(_, known)| known.as_ref() == Some(name)).map(|(n, _)| *n),
+            TargetPort::Name(name) => self
+                .ports
+                .iter()
+                .find(|(_, known)| known.as_ref() == Some(name))
+                .map(|(n, _)| *n),
         }
     }
 
     /// The workload that it is, behind those of the services that select it.
-    pub(crate) fn workload<'s>(&self, locality: Locality, services: impl Iterator<Item = &'s Arc<Service>>) -> Workload {
+    pub(crate) fn workload<'s>(
+        &self,
+        locality: Locality,
+        services: impl Iterator<Item = &'s Arc<Service>>,
+    ) -> Workload {
         let selecting = services.filter(|service| service.selector.as_ref().is_some_and(|s| s.selects(&self.labels)));
         let mut services: Vec<WorkloadService> = selecting
             .map(|service| {
                 let carried = service.ports.iter().filter(|port| port.protocol.is_carried());
                 let ports = carried.filter_map(|port| Some((port.number, self.target(&port.target)?)));
-                WorkloadService { host: service.host.clone(), ports: ports.collect() }
+                WorkloadService {
+                    host: service.host.clone(),
+                    ports: ports.collect(),
+                }
             })
             .collect();
         services.sort();

@@ -30,7 +30,7 @@ pub(crate) fn service(raw: &core::Service, namespace: &Namespace, name: &ObjectN
     addresses.dedup();
     let headless = spec.cluster_ip.as_deref() == Some("None");
     let mut ports: Vec<ServicePort> = spec.ports.iter().flatten().filter_map(service_port).collect();
-    ports.sort_by(|left, right| (left.number, left.protocol).cmp(&(right.number, right.protocol)));
+    ports.sort_by_key(|port| (port.number, port.protocol));
     // A port may be there for TCP and for UDP; the mesh carries the former, which sorts first but for UDP itself.
     ports.dedup_by(|later, earlier| {
         let same = later.number == earlier.number;
@@ -45,7 +45,11 @@ pub(crate) fn service(raw: &core::Service, namespace: &Namespace, name: &ObjectN
         namespace: namespace.clone(),
         name: name.clone(),
         addresses,
-        resolution: if headless { Resolution::Headless } else { Resolution::Endpoints },
+        resolution: if headless {
+            Resolution::Headless
+        } else {
+            Resolution::Endpoints
+        },
         ports,
         selector: (!selector.is_empty()).then_some(selector),
         export_to: seen_by(raw, namespace),
@@ -54,8 +58,16 @@ pub(crate) fn service(raw: &core::Service, namespace: &Namespace, name: &ObjectN
 }
 
 fn seen_by(raw: &core::Service, namespace: &Namespace) -> ExportTo {
-    let annotation = raw.metadata.annotations.as_ref().and_then(|annotations| annotations.get(EXPORT_TO));
-    let names = annotation.into_iter().flat_map(|text| text.split(',')).map(str::trim).filter(|text| !text.is_empty());
+    let annotation = raw
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(EXPORT_TO));
+    let names = annotation
+        .into_iter()
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .filter(|text| !text.is_empty());
     export_to(names, namespace, |_, _, _| {})
 }
 
@@ -82,7 +94,12 @@ fn service_port(raw: &core::ServicePort) -> Option<ServicePort> {
 /// What is spoken on a port: by its `appProtocol`, else by the part of its name before the first `-`, as
 /// [Istio selects protocols](https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/).
 /// None for transports that the mesh knows nothing of.
-pub(crate) fn protocol(number: u16, name: Option<&str>, transport: Option<&str>, app: Option<&str>) -> Option<Protocol> {
+pub(crate) fn protocol(
+    number: u16,
+    name: Option<&str>,
+    transport: Option<&str>,
+    app: Option<&str>,
+) -> Option<Protocol> {
     match transport {
         None | Some("TCP") => {}
         Some("UDP") => return Some(Protocol::Udp),
@@ -116,7 +133,12 @@ pub(crate) fn protocol(number: u16, name: Option<&str>, transport: Option<&str>,
 }
 
 /// The service as it is shared between snapshots.
-pub(crate) fn shared(raw: &core::Service, namespace: &Namespace, name: &ObjectName, domain: &str) -> Option<Arc<Service>> {
+pub(crate) fn shared(
+    raw: &core::Service,
+    namespace: &Namespace,
+    name: &ObjectName,
+    domain: &str,
+) -> Option<Arc<Service>> {
     service(raw, namespace, name, domain).map(Arc::new)
 }
 
@@ -127,7 +149,15 @@ mod tests {
     // C5
     #[test]
     fn protocol_by_app_protocol_then_name_then_well_known_number() {
-        let cases: [(u16, Option<&str>, Option<&str>, Option<&str>, Option<Protocol>); 20] = [
+        // number, name, transport, appProtocol
+        type Case = (
+            u16,
+            Option<&'static str>,
+            Option<&'static str>,
+            Option<&'static str>,
+            Option<Protocol>,
+        );
+        let cases: [Case; 20] = [
             (80, Some("http"), None, None, Some(Protocol::Http)),
             (80, Some("http-web"), Some("TCP"), None, Some(Protocol::Http)),
             (80, Some("HTTP2-x"), None, None, Some(Protocol::Http2)),
@@ -150,7 +180,11 @@ mod tests {
             (80, Some("http"), Some("SCTP"), None, None),
         ];
         for (number, name, transport, app, expected) in cases {
-            assert_eq!(protocol(number, name, transport, app), expected, "{number} {name:?} {transport:?} {app:?}");
+            assert_eq!(
+                protocol(number, name, transport, app),
+                expected,
+                "{number} {name:?} {transport:?} {app:?}"
+            );
         }
     }
 }

@@ -36,10 +36,18 @@ pub(crate) fn slice(raw: &discovery::EndpointSlice, namespace: &Namespace) -> Op
     }
     let service = raw.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
     let service = (namespace.clone(), ObjectName::new(service).ok()?);
-    let ports = raw.ports.iter().flatten().filter(|port| port.protocol.as_deref().is_none_or(|p| p == "TCP"));
+    let ports = raw
+        .ports
+        .iter()
+        .flatten()
+        .filter(|port| port.protocol.as_deref().is_none_or(|p| p == "TCP"));
     let ports = ports.filter_map(|raw| Some((raw.name.clone().unwrap_or_default(), port(raw.port?)?)));
     let endpoints = raw.endpoints.iter().map(|raw| endpoint(raw, namespace));
-    Some(Slice { service, ports: ports.collect(), endpoints: endpoints.collect() })
+    Some(Slice {
+        service,
+        ports: ports.collect(),
+        endpoints: endpoints.collect(),
+    })
 }
 
 fn endpoint(raw: &discovery::Endpoint, namespace: &Namespace) -> SliceEndpoint {
@@ -47,13 +55,18 @@ fn endpoint(raw: &discovery::Endpoint, namespace: &Namespace) -> SliceEndpoint {
     // Kubernetes: unknown is to be taken as ready; serving falls back to ready.
     let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
     let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(ready);
-    let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
+    let terminating = conditions
+        .and_then(|conditions| conditions.terminating)
+        .unwrap_or(false);
     let health = match (ready, serving && terminating) {
         (true, _) => EndpointHealth::Ready,
         (false, true) => EndpointHealth::Draining,
         (false, false) => EndpointHealth::NotReady,
     };
-    let target = raw.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let target = raw
+        .target_ref
+        .as_ref()
+        .filter(|target| target.kind.as_deref() == Some("Pod"));
     let pod = target.and_then(|target| {
         let namespace = match &target.namespace {
             Some(text) => Namespace::new(text).ok()?,

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mizzen_model::{
-    Changes, Endpoint, EndpointTls, Endpoints, Host, Kind, Labels, Locality, ObjectKey, SpiffeId,
-};
+use mizzen_model::{Changes, Endpoint, EndpointTls, Endpoints, Host, Kind, Labels, Locality, ObjectKey, SpiffeId};
 
 use super::{Dirty, Index, Value};
 use crate::facts::Place;
@@ -22,7 +20,11 @@ impl Index {
         }
         self.widen(&mut dirty);
         for namespace in &dirty.namespaces {
-            let labels = self.namespaces.get(namespace).filter(|_| self.is_member(namespace)).cloned();
+            let labels = self
+                .namespaces
+                .get(namespace)
+                .filter(|_| self.is_member(namespace))
+                .cloned();
             changes.extend(match labels {
                 Some(labels) => self.mesh.insert_namespace(namespace.clone(), labels),
                 None => self.mesh.remove_namespace(namespace),
@@ -78,8 +80,13 @@ impl Index {
             dirty.endpoints.insert(place.clone());
             dirty.services.insert(place);
         }
-        dirty.workloads.extend(self.pods.iter().map(|(place, _)| place).filter(inside));
-        let inside = self.configs.keys().filter(|key| everything || marked.contains(&key.namespace));
+        dirty
+            .workloads
+            .extend(self.pods.iter().map(|(place, _)| place).filter(inside));
+        let inside = self
+            .configs
+            .keys()
+            .filter(|key| everything || marked.contains(&key.namespace));
         dirty.configs.extend(inside.cloned());
     }
 
@@ -130,7 +137,10 @@ impl Index {
                 namespace: place.0.clone(),
                 identity: None,
                 tls: EndpointTls::Plain,
-                locality: node.unwrap_or_else(|| Locality { zone: raw.zone.clone(), ..Locality::default() }),
+                locality: node.unwrap_or_else(|| Locality {
+                    zone: raw.zone.clone(),
+                    ..Locality::default()
+                }),
                 workload: None,
                 canonical_name: Arc::from(place.1.as_str()),
                 canonical_revision: Arc::from("latest"),
@@ -143,7 +153,11 @@ impl Index {
             health: raw.health,
             labels: pod.labels.clone(),
             namespace: pod.key.namespace.clone(),
-            identity: Some(SpiffeId::new(trust_domain, pod.key.namespace.clone(), pod.service_account.clone())),
+            identity: Some(SpiffeId::new(
+                trust_domain,
+                pod.key.namespace.clone(),
+                pod.service_account.clone(),
+            )),
             tls: pod.tls,
             locality: self.locality(pod),
             workload: pod.workload.clone(),

@@ -25,7 +25,9 @@ impl Report {
     /// Whether the object is acted on as it is meant, warnings aside.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.diagnostics.iter().all(|diagnostic| diagnostic.severity != crate::Severity::Error)
+        self.diagnostics
+            .iter()
+            .all(|diagnostic| diagnostic.severity != crate::Severity::Error)
     }
 }
 
@@ -35,7 +37,10 @@ impl Index {
     /// ask when something changed, and not for every change of many.
     pub fn diagnose(&mut self) -> Vec<Report> {
         let reports = self.reports_now();
-        let changed = reports.values().filter(|report| self.reports.get(&report.key) != Some(*report)).cloned();
+        let changed = reports
+            .values()
+            .filter(|report| self.reports.get(&report.key) != Some(*report))
+            .cloned();
         let changed = changed.collect();
         self.reports = reports;
         changed
@@ -60,12 +65,26 @@ impl Index {
             }
             diagnostics.sort_by_key(|diagnostic| diagnostic.severity);
             diagnostics.dedup();
-            reports.insert(key.clone(), Report { key: key.clone(), generation: config.generation, diagnostics });
+            reports.insert(
+                key.clone(),
+                Report {
+                    key: key.clone(),
+                    generation: config.generation,
+                    diagnostics,
+                },
+            );
         }
         if let Some(name) = &self.settings.mesh_config_map {
             let key = ObjectKey::new(Kind::ConfigMap, self.settings.root_namespace().clone(), name.clone());
             let diagnostics = self.mesh_config_diagnostics.clone();
-            reports.insert(key.clone(), Report { key, generation: None, diagnostics });
+            reports.insert(
+                key.clone(),
+                Report {
+                    key,
+                    generation: None,
+                    diagnostics,
+                },
+            );
         }
         reports
     }
@@ -88,8 +107,16 @@ fn virtual_service(mesh: &Mesh, route: &VirtualService, found: &mut Vec<Diagnost
             destination(mesh, route, &mirror.destination, &format!("{field}.mirror"), found);
         }
     }
-    let tls = route.tls.iter().enumerate().map(|(index, tls)| ("tls", index, &tls.destinations));
-    let tcp = route.tcp.iter().enumerate().map(|(index, tcp)| ("tcp", index, &tcp.destinations));
+    let tls = route
+        .tls
+        .iter()
+        .enumerate()
+        .map(|(index, tls)| ("tls", index, &tls.destinations));
+    let tcp = route
+        .tcp
+        .iter()
+        .enumerate()
+        .map(|(index, tcp)| ("tcp", index, &tcp.destinations));
     for (list, index, destinations) in tls.chain(tcp) {
         for (at, weighted) in destinations.iter().enumerate() {
             let field = format!("spec.{list}[{index}].route[{at}].destination");
@@ -132,7 +159,11 @@ fn destination(mesh: &Mesh, route: &VirtualService, to: &Destination, field: &st
     {
         let known: Vec<String> = service.ports.iter().map(|port| port.number.to_string()).collect();
         let message = format!("{} has no port {number}, but {}", to.host, known.join(", "));
-        found.push(Diagnostic::error("PortNotFound", format!("{field}.port.number"), message));
+        found.push(Diagnostic::error(
+            "PortNotFound",
+            format!("{field}.port.number"),
+            message,
+        ));
     }
     let Some(subset) = &to.subset else { return };
     let rules = mesh.destination_rules_for(&to.host, from, &Labels::default());
@@ -159,7 +190,11 @@ fn delegate(mesh: &Mesh, key: &ObjectKey, field: &str, found: &mut Vec<Diagnosti
         }
         Some(_) => return,
     };
-    found.push(Diagnostic::error("DelegateNotFound", format!("{field}.delegate"), message));
+    found.push(Diagnostic::error(
+        "DelegateNotFound",
+        format!("{field}.delegate"),
+        message,
+    ));
 }
 
 /// At sidecars the oldest VirtualService for a host has it alone.
@@ -172,7 +207,11 @@ fn conflicts_at_mesh(mesh: &Mesh, route: &VirtualService, found: &mut Vec<Diagno
                 "{} is older and has routes for {host} at sidecars too, so these are not used there: merge the two",
                 rival.key
             );
-            found.push(Diagnostic::warning("HostConflict", format!("spec.hosts[{index}]"), message));
+            found.push(Diagnostic::warning(
+                "HostConflict",
+                format!("spec.hosts[{index}]"),
+                message,
+            ));
         }
     }
 }
@@ -189,8 +228,15 @@ fn hosts_at_gateway(gateway: &Gateway, route: &VirtualService, found: &mut Vec<D
             open && served.host.overlaps(host)
         });
         if !served {
-            let message = format!("{} does not serve {host} for this namespace: add it to the hosts of a server", gateway.key);
-            found.push(Diagnostic::warning("HostNotServed", format!("spec.hosts[{index}]"), message));
+            let message = format!(
+                "{} does not serve {host} for this namespace: add it to the hosts of a server",
+                gateway.key
+            );
+            found.push(Diagnostic::warning(
+                "HostNotServed",
+                format!("spec.hosts[{index}]"),
+                message,
+            ));
         }
     }
 }
@@ -207,25 +253,41 @@ fn destination_rule(mesh: &Mesh, rule: &DestinationRule, found: &mut Vec<Diagnos
         let place = other.key.namespace == rule.key.namespace && other.host == rule.host;
         place && other.workload_selector == rule.workload_selector
     });
-    let older: Vec<_> = same.filter(|other| (other.created, &other.key) < (rule.created, &rule.key)).collect();
+    let older: Vec<_> = same
+        .filter(|other| (other.created, &other.key) < (rule.created, &rule.key))
+        .collect();
     let nothing = TrafficPolicy::default();
     if rule.policy != nothing
         && let Some(other) = older.iter().find(|other| other.policy != nothing)
     {
-        let message = format!("{} is older and for the same host, so its trafficPolicy counts: merge the two", other.key);
+        let message = format!(
+            "{} is older and for the same host, so its trafficPolicy counts: merge the two",
+            other.key
+        );
         found.push(Diagnostic::warning("RuleConflict", "spec.trafficPolicy", message));
     }
     for (index, subset) in rule.subsets.iter().enumerate() {
         if let Some(other) = older.iter().find(|other| other.subset(&subset.name).is_some()) {
-            let message = format!("{} is older and defines subset {} too, so its counts: rename one", other.key, subset.name);
-            found.push(Diagnostic::warning("SubsetConflict", format!("spec.subsets[{index}].name"), message));
+            let message = format!(
+                "{} is older and defines subset {} too, so its counts: rename one",
+                other.key, subset.name
+            );
+            found.push(Diagnostic::warning(
+                "SubsetConflict",
+                format!("spec.subsets[{index}].name"),
+                message,
+            ));
         }
     }
 }
 
 fn gateway(mesh: &Mesh, gateway: &Gateway, found: &mut Vec<Diagnostic>) {
-    if !mesh.workloads().any(|workload| gateway.selector.selects(&workload.labels)) {
-        let message = "no pod of the mesh has these labels, so nothing listens: correct them, or deploy a gateway with them";
+    if !mesh
+        .workloads()
+        .any(|workload| gateway.selector.selects(&workload.labels))
+    {
+        let message =
+            "no pod of the mesh has these labels, so nothing listens: correct them, or deploy a gateway with them";
         found.push(Diagnostic::warning("NoWorkload", "spec.selector", message));
     }
     let older = mesh.gateways().filter(|other| {
@@ -234,8 +296,13 @@ fn gateway(mesh: &Mesh, gateway: &Gateway, found: &mut Vec<Diagnostic>) {
     let older: Vec<_> = older.collect();
     for (index, server) in gateway.servers.iter().enumerate() {
         let rival = older.iter().find(|other| {
-            let at_port = other.servers.iter().filter(|rival| rival.port == server.port && rival.bind == server.bind);
-            at_port.into_iter().any(|rival| rival.protocol.is_http() != server.protocol.is_http())
+            let at_port = other
+                .servers
+                .iter()
+                .filter(|rival| rival.port == server.port && rival.bind == server.bind);
+            at_port
+                .into_iter()
+                .any(|rival| rival.protocol.is_http() != server.protocol.is_http())
         });
         if let Some(rival) = rival {
             let message = format!(
@@ -243,7 +310,11 @@ fn gateway(mesh: &Mesh, gateway: &Gateway, found: &mut Vec<Diagnostic>) {
                  use another port",
                 rival.key, server.port
             );
-            found.push(Diagnostic::error("PortConflict", format!("spec.servers[{index}].port"), message));
+            found.push(Diagnostic::error(
+                "PortConflict",
+                format!("spec.servers[{index}].port"),
+                message,
+            ));
         }
     }
 }
@@ -252,10 +323,13 @@ fn peer_authentication(mesh: &Mesh, policy: &PeerAuthentication, found: &mut Vec
     let same = mesh.peer_authentications().filter(|other| {
         other.key.namespace == policy.key.namespace && other.selector == policy.selector && other.key != policy.key
     });
-    let older: BTreeSet<&ObjectKey> =
-        same.filter(|other| (other.created, &other.key) < (policy.created, &policy.key)).map(|other| &other.key).collect();
+    let older: BTreeSet<&ObjectKey> = same
+        .filter(|other| (other.created, &other.key) < (policy.created, &policy.key))
+        .map(|other| &other.key)
+        .collect();
     if let Some(other) = older.first() {
-        let message = format!("{other} is older and for the same workloads, so it counts and this one does not: merge the two");
+        let message =
+            format!("{other} is older and for the same workloads, so it counts and this one does not: merge the two");
         found.push(Diagnostic::error("PolicyConflict", "spec.selector", message));
     }
 }

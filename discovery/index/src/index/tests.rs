@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use mizzen_model::{
-    Change, Changes, Destination, EndpointHealth, EndpointTls, Host, MeshConfig, Protocol, SubsetName, TrustDomain, Unresolved,
+    Change, Changes, Destination, EndpointHealth, EndpointTls, Host, MeshConfig, Protocol, SubsetName, TrustDomain,
+    Unresolved,
 };
 use serde_json::{Value as Json, json};
 
@@ -11,12 +12,21 @@ use crate::Severity;
 const ROOT: &str = "istio-system";
 
 fn settings() -> Settings {
-    let config = MeshConfig::new(Namespace::new(ROOT).unwrap(), TrustDomain::new("cluster.local").unwrap());
-    Settings { mesh_config_map: Some(ObjectName::new("istio-basic").unwrap()), ..Settings::new(config) }
+    let config = MeshConfig::new(
+        Namespace::new(ROOT).unwrap(),
+        TrustDomain::new("cluster.local").unwrap(),
+    );
+    Settings {
+        mesh_config_map: Some(ObjectName::new("istio-basic").unwrap()),
+        ..Settings::new(config)
+    }
 }
 
 fn multi_tenant() -> Settings {
-    Settings { membership: Membership::Labelled, ..settings() }
+    Settings {
+        membership: Membership::Labelled,
+        ..settings()
+    }
 }
 
 /// An object from JSON, of any kind.
@@ -104,7 +114,11 @@ fn node(zone: &str) -> Json {
 }
 
 fn config(kind: &str, name: &str, second: u32, spec: Json) -> Json {
-    let group = if kind == "PeerAuthentication" { "security.istio.io" } else { "networking.istio.io" };
+    let group = if kind == "PeerAuthentication" {
+        "security.istio.io"
+    } else {
+        "networking.istio.io"
+    };
     json!({
         "apiVersion": format!("{group}/v1"), "kind": kind, "spec": spec,
         "metadata": {
@@ -116,11 +130,21 @@ fn config(kind: &str, name: &str, second: u32, spec: Json) -> Json {
 
 fn route(name: &str, second: u32) -> Json {
     let to = json!([{"destination": {"host": "reviews", "subset": "v1"}}]);
-    config("VirtualService", name, second, json!({"hosts": ["reviews"], "http": [{"route": to}]}))
+    config(
+        "VirtualService",
+        name,
+        second,
+        json!({"hosts": ["reviews"], "http": [{"route": to}]}),
+    )
 }
 
 fn rule() -> Json {
-    config("DestinationRule", "reviews", 1, json!({"host": "reviews", "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}))
+    config(
+        "DestinationRule",
+        "reviews",
+        1,
+        json!({"host": "reviews", "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}),
+    )
 }
 
 fn policy(mode: &str) -> Json {
@@ -142,7 +166,13 @@ fn all() -> Vec<Json> {
         service(),
         pod("reviews-1", "10.1.0.1", "v1"),
         pod("reviews-2", "10.1.0.2", "v2"),
-        slice("reviews-a", &[("reviews-1", "10.1.0.1", true, false), ("reviews-2", "10.1.0.2", true, false)]),
+        slice(
+            "reviews-a",
+            &[
+                ("reviews-1", "10.1.0.1", true, false),
+                ("reviews-2", "10.1.0.2", true, false),
+            ],
+        ),
         route("reviews", 5),
         rule(),
         policy("STRICT"),
@@ -156,8 +186,14 @@ fn host() -> Host {
 
 /// Everything in a mesh, for comparison.
 fn content(mesh: &Mesh) -> String {
-    let labels: Vec<_> = mesh.namespaces().map(|namespace| (namespace, mesh.namespace_labels(namespace))).collect();
-    let services: Vec<_> = mesh.services().map(|service| (service, mesh.endpoints(&service.host))).collect();
+    let labels: Vec<_> = mesh
+        .namespaces()
+        .map(|namespace| (namespace, mesh.namespace_labels(namespace)))
+        .collect();
+    let services: Vec<_> = mesh
+        .services()
+        .map(|service| (service, mesh.endpoints(&service.host)))
+        .collect();
     let workloads: Vec<_> = mesh.workloads().collect();
     let routes: Vec<_> = mesh.virtual_services().collect();
     let rules: Vec<_> = mesh.destination_rules().collect();
@@ -176,15 +212,22 @@ fn objects_become_services_endpoints_and_workloads() {
     }
     let mesh = index.snapshot();
     let service = mesh.service(&host()).unwrap();
-    assert_eq!(service.ports.iter().map(|port| (port.number, port.protocol)).collect::<Vec<_>>(), [
-        (80, Protocol::Http),
-        (90, Protocol::Tcp)
-    ]);
+    assert_eq!(
+        service
+            .ports
+            .iter()
+            .map(|port| (port.number, port.protocol))
+            .collect::<Vec<_>>(),
+        [(80, Protocol::Http), (90, Protocol::Tcp)]
+    );
     let endpoints = mesh.endpoints(&host()).unwrap();
     let first = endpoints.iter().next().unwrap();
     assert_eq!(first.address.to_string(), "10.1.0.1");
     assert_eq!(first.ports, BTreeMap::from([(80, 8080), (90, 9000)]));
-    assert_eq!(first.identity.as_ref().unwrap().to_string(), "spiffe://cluster.local/ns/tutorial/sa/reviewer");
+    assert_eq!(
+        first.identity.as_ref().unwrap().to_string(),
+        "spiffe://cluster.local/ns/tutorial/sa/reviewer"
+    );
     assert_eq!((first.tls, first.health), (EndpointTls::Mesh, EndpointHealth::Ready));
     assert_eq!(first.locality.to_string(), "r1/z1/");
     assert_eq!(first.workload.as_ref().unwrap().as_str(), "reviews-v1");
@@ -194,8 +237,14 @@ fn objects_become_services_endpoints_and_workloads() {
     assert_eq!(workload.services[0].host, host());
     assert_eq!(workload.services[0].ports, BTreeMap::from([(80, 8080), (90, 9000)]));
     assert_eq!(workload.ports.keys().copied().collect::<Vec<_>>(), [8080]);
-    assert_eq!(mesh.config().outbound_policy, mizzen_model::OutboundPolicy::RegistryOnly);
-    assert_eq!(mesh.virtual_services().count() + mesh.destination_rules().count() + mesh.peer_authentications().count(), 3);
+    assert_eq!(
+        mesh.config().outbound_policy,
+        mizzen_model::OutboundPolicy::RegistryOnly
+    );
+    assert_eq!(
+        mesh.virtual_services().count() + mesh.destination_rules().count() + mesh.peer_authentications().count(),
+        3
+    );
 }
 
 // G2
@@ -203,7 +252,10 @@ fn objects_become_services_endpoints_and_workloads() {
 fn the_same_object_twice_changes_nothing() {
     let mut index = Index::new(settings());
     for json in all() {
-        assert!(!apply(&mut index, json.clone()).is_empty() || json["kind"] == "Node", "{json}");
+        assert!(
+            !apply(&mut index, json.clone()).is_empty() || json["kind"] == "Node",
+            "{json}"
+        );
     }
     let before = index.snapshot();
     for mut json in all() {
@@ -222,14 +274,32 @@ fn a_change_says_just_what_changed() {
         apply(&mut index, json);
     }
     let one = |changes: Changes| changes.into_iter().collect::<Vec<_>>();
-    let not_ready = slice("reviews-a", &[("reviews-1", "10.1.0.1", true, false), ("reviews-2", "10.1.0.2", false, true)]);
+    let not_ready = slice(
+        "reviews-a",
+        &[
+            ("reviews-1", "10.1.0.1", true, false),
+            ("reviews-2", "10.1.0.2", false, true),
+        ],
+    );
     assert_eq!(one(apply(&mut index, not_ready)), [Change::Endpoints(host())]);
-    let health: Vec<_> = index.mesh().endpoints(&host()).unwrap().iter().map(|endpoint| endpoint.health).collect();
+    let health: Vec<_> = index
+        .mesh()
+        .endpoints(&host())
+        .unwrap()
+        .iter()
+        .map(|endpoint| endpoint.health)
+        .collect();
     assert_eq!(health, [EndpointHealth::Ready, EndpointHealth::Draining]);
 
     let mut relabelled = pod("reviews-1", "10.1.0.1", "v1");
     relabelled["metadata"]["labels"]["extra"] = json!("x");
-    let key = |kind, name| ObjectKey::new(kind, Namespace::new("tutorial").unwrap(), ObjectName::new(name).unwrap());
+    let key = |kind, name| {
+        ObjectKey::new(
+            kind,
+            Namespace::new("tutorial").unwrap(),
+            ObjectName::new(name).unwrap(),
+        )
+    };
     assert_eq!(
         one(apply(&mut index, relabelled)),
         [Change::Endpoints(host()), Change::Workload(key(Kind::Pod, "reviews-1"))]
@@ -242,7 +312,10 @@ fn a_change_says_just_what_changed() {
     assert_eq!(changes.len(), 3, "{changes:?}");
     assert_eq!(
         one(delete(&mut index, rule())),
-        [Change::Rule { key: key(Kind::DestinationRule, "reviews"), host: host() }]
+        [Change::Rule {
+            key: key(Kind::DestinationRule, "reviews"),
+            host: host()
+        }]
     );
 }
 
@@ -268,13 +341,24 @@ fn a_list_replaces_what_was_there() {
     let mut other = service();
     other["metadata"]["name"] = json!("ratings");
     let changes = index.apply(Event::Replace(Kind::Service, vec![object(other)]));
-    assert!(changes.iter().any(|change| matches!(change, Change::Service { host, .. } if host.as_str().starts_with("reviews"))));
-    let hosts: Vec<_> = index.mesh().services().map(|service| service.host.to_string()).collect();
+    assert!(
+        changes
+            .iter()
+            .any(|change| matches!(change, Change::Service { host, .. } if host.as_str().starts_with("reviews")))
+    );
+    let hosts: Vec<_> = index
+        .mesh()
+        .services()
+        .map(|service| service.host.to_string())
+        .collect();
     assert_eq!(hosts, ["ratings.tutorial.svc.cluster.local"]);
     index.apply(Event::Replace(Kind::VirtualService, vec![]));
     index.apply(Event::Replace(Kind::Pod, vec![]));
     index.apply(Event::Replace(Kind::EndpointSlice, vec![]));
-    assert_eq!(index.mesh().virtual_services().count() + index.mesh().workloads().count(), 0);
+    assert_eq!(
+        index.mesh().virtual_services().count() + index.mesh().workloads().count(),
+        0
+    );
 }
 
 // A5
@@ -284,12 +368,18 @@ fn only_members_are_in_a_multi_tenant_mesh() {
     for json in all() {
         apply(&mut index, json);
     }
-    assert_eq!(index.members().map(ToString::to_string).collect::<Vec<_>>(), [ROOT, "tutorial"]);
+    assert_eq!(
+        index.members().map(ToString::to_string).collect::<Vec<_>>(),
+        [ROOT, "tutorial"]
+    );
     assert_eq!(index.mesh().services().count(), 1);
     let changes = apply(&mut index, namespace_object("tutorial", false));
     assert!(changes.len() >= 6, "{changes:?}");
     let mesh = index.snapshot();
-    assert_eq!(mesh.services().count() + mesh.workloads().count() + mesh.virtual_services().count(), 0);
+    assert_eq!(
+        mesh.services().count() + mesh.workloads().count() + mesh.virtual_services().count(),
+        0
+    );
     assert!(mesh.endpoints(&host()).is_none());
     assert!(index.diagnose().iter().all(|report| report.key.kind == Kind::ConfigMap));
     apply(&mut index, namespace_object("tutorial", true));
@@ -309,18 +399,36 @@ fn another_trust_domain_gives_every_endpoint_another_identity() {
     }
     let changes = apply(&mut index, mesh_config("{trustDomain: example.org}"));
     assert!(changes.iter().any(|change| *change == Change::Config));
-    let identity = |index: &Index| index.mesh().endpoints(&host()).unwrap().iter().next().unwrap().identity.clone().unwrap();
+    let identity = |index: &Index| {
+        index
+            .mesh()
+            .endpoints(&host())
+            .unwrap()
+            .iter()
+            .next()
+            .unwrap()
+            .identity
+            .clone()
+            .unwrap()
+    };
     assert_eq!(identity(&index).trust_domain().as_str(), "example.org");
     delete(&mut index, mesh_config(""));
     assert_eq!(identity(&index).trust_domain().as_str(), "cluster.local");
 }
 
 fn report<'r>(reports: &'r [Report], kind: Kind, name: &str) -> &'r Report {
-    reports.iter().find(|report| report.key.kind == kind && report.key.name.as_str() == name).unwrap()
+    reports
+        .iter()
+        .find(|report| report.key.kind == kind && report.key.name.as_str() == name)
+        .unwrap()
 }
 
 fn codes(report: &Report) -> Vec<(Severity, &str, &str)> {
-    report.diagnostics.iter().map(|found| (found.severity, found.code, found.field.as_str())).collect()
+    report
+        .diagnostics
+        .iter()
+        .map(|found| (found.severity, found.code, found.field.as_str()))
+        .collect()
 }
 
 // F6
@@ -331,7 +439,12 @@ fn one_bad_object_harms_no_other_and_is_reported_with_its_generation() {
         apply(&mut index, json);
     }
     let before = content(&index.snapshot());
-    let bad = config("VirtualService", "bad", 9, json!({"hosts": ["reviews"], "http": [{"timeout": "x", "redirect": {"uri": "/"}}]}));
+    let bad = config(
+        "VirtualService",
+        "bad",
+        9,
+        json!({"hosts": ["reviews"], "http": [{"timeout": "x", "redirect": {"uri": "/"}}]}),
+    );
     assert_eq!(apply(&mut index, bad), Changes::default());
     let unreadable = config("DestinationRule", "odd", 9, json!({"host": ["reviews"]}));
     assert_eq!(apply(&mut index, unreadable), Changes::default());
@@ -351,7 +464,12 @@ fn one_bad_object_harms_no_other_and_is_reported_with_its_generation() {
 fn an_object_that_was_good_and_is_bad_now_is_no_longer_acted_on() {
     let mut index = Index::new(settings());
     apply(&mut index, route("reviews", 1));
-    let bad = config("VirtualService", "reviews", 1, json!({"hosts": ["reviews"], "http": []}));
+    let bad = config(
+        "VirtualService",
+        "reviews",
+        1,
+        json!({"hosts": ["reviews"], "http": []}),
+    );
     assert_eq!(apply(&mut index, bad).len(), 1);
     assert_eq!(index.mesh().virtual_services().count(), 0);
 }
@@ -371,7 +489,13 @@ fn a_policy_that_cannot_be_read_denies_plain_text() {
     assert_eq!(index.mesh().mtls_mode(&namespace, &labels, None), MtlsMode::Strict);
     let reports = index.diagnose();
     let found = codes(report(&reports, Kind::PeerAuthentication, "default"));
-    assert_eq!(found, [(Severity::Error, "SchemaMismatch", "spec.mtls.mode"), (Severity::Error, "FailedClosed", "spec")]);
+    assert_eq!(
+        found,
+        [
+            (Severity::Error, "SchemaMismatch", "spec.mtls.mode"),
+            (Severity::Error, "FailedClosed", "spec")
+        ]
+    );
 }
 
 // C1: a route to an unknown subset stays, and leads to a defined 503
@@ -390,7 +514,11 @@ fn references_that_lead_nowhere_stay_in_the_model_and_are_reported() {
     apply(&mut index, config("VirtualService", "lost", 2, spec));
     let reports = index.diagnose();
     let found = codes(report(&reports, Kind::VirtualService, "lost"));
-    let errors: Vec<_> = found.iter().filter(|found| found.0 == Severity::Error).map(|found| (found.1, found.2)).collect();
+    let errors: Vec<_> = found
+        .iter()
+        .filter(|found| found.0 == Severity::Error)
+        .map(|found| (found.1, found.2))
+        .collect();
     assert_eq!(
         errors,
         [
@@ -402,7 +530,11 @@ fn references_that_lead_nowhere_stay_in_the_model_and_are_reported() {
         ]
     );
     let mesh = index.snapshot();
-    let destination = Destination { host: host(), subset: Some(SubsetName::new("v9").unwrap()), port: Some(80) };
+    let destination = Destination {
+        host: host(),
+        subset: Some(SubsetName::new("v9").unwrap()),
+        port: Some(80),
+    };
     let from = Namespace::new("tutorial").unwrap();
     let resolved = mesh.resolve(&destination, &from, &Labels::default(), 80);
     assert_eq!(resolved.map(|_| ()).unwrap_err(), Unresolved::Subset);
@@ -435,32 +567,60 @@ fn gateways_are_looked_at_together_with_routes_and_pods() {
     for json in all() {
         apply(&mut index, json);
     }
-    let server = |protocol: &str| {
-        json!({"port": {"number": 80, "name": "p", "protocol": protocol}, "hosts": ["./shop.example.com"]})
-    };
+    let server = |protocol: &str| json!({"port": {"number": 80, "name": "p", "protocol": protocol}, "hosts": ["./shop.example.com"]});
     let spec = |protocol: &str| json!({"selector": {"app": "reviews"}, "servers": [server(protocol)]});
     apply(&mut index, config("Gateway", "first", 1, spec("HTTP")));
     apply(&mut index, config("Gateway", "second", 2, spec("TCP")));
-    apply(&mut index, config("Gateway", "lonely", 3, json!({"selector": {"app": "none"}, "servers": [server("HTTP")]})));
+    apply(
+        &mut index,
+        config(
+            "Gateway",
+            "lonely",
+            3,
+            json!({"selector": {"app": "none"}, "servers": [server("HTTP")]}),
+        ),
+    );
     let bound = json!({"hosts": ["shop.example.com", "other.example.com"], "gateways": ["first"], "http": [{"redirect": {"uri": "/"}}]});
     apply(&mut index, config("VirtualService", "bound", 4, bound));
     let reports = index.diagnose();
     assert_eq!(codes(report(&reports, Kind::Gateway, "first")), []);
-    assert_eq!(codes(report(&reports, Kind::Gateway, "second")), [(Severity::Error, "PortConflict", "spec.servers[0].port")]);
-    assert_eq!(codes(report(&reports, Kind::Gateway, "lonely")), [(Severity::Warning, "NoWorkload", "spec.selector")]);
-    assert_eq!(codes(report(&reports, Kind::VirtualService, "bound")), [(Severity::Warning, "HostNotServed", "spec.hosts[1]")]);
+    assert_eq!(
+        codes(report(&reports, Kind::Gateway, "second")),
+        [(Severity::Error, "PortConflict", "spec.servers[0].port")]
+    );
+    assert_eq!(
+        codes(report(&reports, Kind::Gateway, "lonely")),
+        [(Severity::Warning, "NoWorkload", "spec.selector")]
+    );
+    assert_eq!(
+        codes(report(&reports, Kind::VirtualService, "bound")),
+        [(Severity::Warning, "HostNotServed", "spec.hosts[1]")]
+    );
 }
 
 #[test]
 fn services_of_every_form() {
     let mut index = Index::new(settings());
     let service = |name: &str, spec: Json| {
-        let metadata = json!({"name": name, "namespace": "tutorial", "annotations": {"networking.istio.io/exportTo": "., other"}});
+        let metadata =
+            json!({"name": name, "namespace": "tutorial", "annotations": {"networking.istio.io/exportTo": "., other"}});
         json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
     };
     let ports = json!([{"port": 53, "name": "dns", "protocol": "UDP"}, {"port": 53, "name": "dns-tcp"}, {"port": 80, "appProtocol": "http"}]);
-    apply(&mut index, service("external", json!({"type": "ExternalName", "externalName": "example.com"})));
-    apply(&mut index, service("headless", json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports})));
+    apply(
+        &mut index,
+        service(
+            "external",
+            json!({"type": "ExternalName", "externalName": "example.com"}),
+        ),
+    );
+    apply(
+        &mut index,
+        service(
+            "headless",
+            json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports}),
+        ),
+    );
     let services: Vec<_> = index.mesh().services().cloned().collect();
     assert_eq!(services.len(), 1);
     let headless = &services[0];
@@ -497,7 +657,13 @@ fn pods_of_every_form() {
         .workloads()
         .map(|workload| {
             let ports: Vec<_> = workload.ports.keys().copied().collect();
-            (workload.key.name.to_string(), workload.tls, ports, workload.addresses.len(), workload.locality.to_string())
+            (
+                workload.key.name.to_string(),
+                workload.tls,
+                ports,
+                workload.addresses.len(),
+                workload.locality.to_string(),
+            )
         })
         .collect();
     assert_eq!(

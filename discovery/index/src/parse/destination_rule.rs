@@ -6,8 +6,8 @@ use std::sync::Arc;
 use mizzen_crds as crds;
 use mizzen_crds::networking::destination_rule as dr;
 use mizzen_model::{
-    ClientTls, ConnectionPool, CredentialName, DestinationRule, H2Upgrade, HttpPool, ObjectKey, OutlierDetection, Subset,
-    SubsetName, TcpKeepalive, TcpPool, TrafficPolicy,
+    ClientTls, ConnectionPool, CredentialName, DestinationRule, H2Upgrade, HttpPool, ObjectKey, OutlierDetection,
+    Subset, SubsetName, TcpKeepalive, TcpPool, TrafficPolicy,
 };
 
 use super::load_balancer;
@@ -23,11 +23,21 @@ pub(super) fn read(r: &mut Reader<'_>, key: ObjectKey, raw: &crds::DestinationRu
         let name = r.take("name", SubsetName::new(&subset.name));
         if !seen.insert(subset.name.clone()) {
             let remedy = "give each subset its own name";
-            r.refuse_at("name", Reason::Duplicate { name: subset.name.clone(), remedy });
+            r.refuse_at(
+                "name",
+                Reason::Duplicate {
+                    name: subset.name.clone(),
+                    remedy,
+                },
+            );
         }
         let labels = r.labels("labels", &subset.labels);
         let policy = subset.traffic_policy.as_ref().map(|raw| self::policy(r, Some(raw)));
-        Some(Subset { name: name?, labels, policy })
+        Some(Subset {
+            name: name?,
+            labels,
+            policy,
+        })
     });
     let export_to = r.export_to("exportTo", &spec.export_to);
     let workload_selector = spec
@@ -46,7 +56,9 @@ pub(super) fn read(r: &mut Reader<'_>, key: ObjectKey, raw: &crds::DestinationRu
 }
 
 fn policy(r: &mut Reader<'_>, raw: Option<&dr::TrafficPolicy>) -> TrafficPolicy {
-    let Some(raw) = raw else { return TrafficPolicy::default() };
+    let Some(raw) = raw else {
+        return TrafficPolicy::default();
+    };
     r.inside("trafficPolicy", |r| {
         r.not_acted_on("tunnel", raw.tunnel.is_some());
         r.not_acted_on("proxyProtocol", raw.proxy_protocol.is_some());
@@ -55,7 +67,12 @@ fn policy(r: &mut Reader<'_>, raw: Option<&dr::TrafficPolicy>) -> TrafficPolicy 
         r.each("portLevelSettings", &raw.port_level_settings, |r, settings| {
             let number = settings.port.as_ref().and_then(|port| port.number);
             if number.is_none() {
-                r.refuse_at("port.number", Reason::Missing { remedy: "write the port that the settings are for" });
+                r.refuse_at(
+                    "port.number",
+                    Reason::Missing {
+                        remedy: "write the port that the settings are for",
+                    },
+                );
             }
             let port = r.port("port.number", number)?;
             let policy = TrafficPolicy {
@@ -67,7 +84,13 @@ fn policy(r: &mut Reader<'_>, raw: Option<&dr::TrafficPolicy>) -> TrafficPolicy 
             };
             if ports.insert(port, policy).is_some() {
                 let remedy = "write one entry per port";
-                r.refuse_at("port.number", Reason::Duplicate { name: port.to_string(), remedy });
+                r.refuse_at(
+                    "port.number",
+                    Reason::Duplicate {
+                        name: port.to_string(),
+                        remedy,
+                    },
+                );
             }
             Some(())
         });
@@ -83,14 +106,22 @@ fn policy(r: &mut Reader<'_>, raw: Option<&dr::TrafficPolicy>) -> TrafficPolicy 
 
 fn connection_pool(r: &mut Reader<'_>, raw: &dr::ConnectionPoolSettings) -> ConnectionPool {
     r.inside("connectionPool", |r| ConnectionPool {
-        tcp: raw.tcp.as_ref().map_or_else(TcpPool::default, |tcp| r.inside("tcp", |r| tcp_pool(r, tcp))),
-        http: raw.http.as_ref().map_or_else(HttpPool::default, |http| r.inside("http", |r| http_pool(r, http))),
+        tcp: raw
+            .tcp
+            .as_ref()
+            .map_or_else(TcpPool::default, |tcp| r.inside("tcp", |r| tcp_pool(r, tcp))),
+        http: raw
+            .http
+            .as_ref()
+            .map_or_else(HttpPool::default, |http| r.inside("http", |r| http_pool(r, http))),
     })
 }
 
 fn tcp_pool(r: &mut Reader<'_>, raw: &dr::TcpSettings) -> TcpPool {
     TcpPool {
-        max_connections: r.count("maxConnections", raw.max_connections).filter(|count| *count > 0),
+        max_connections: r
+            .count("maxConnections", raw.max_connections)
+            .filter(|count| *count > 0),
         connect_timeout: r.duration("connectTimeout", raw.connect_timeout.as_ref()),
         keepalive: raw.tcp_keepalive.as_ref().map(|keepalive| {
             r.inside("tcpKeepalive", |r| TcpKeepalive {
@@ -128,9 +159,17 @@ fn outlier(r: &mut Reader<'_>, raw: &dr::OutlierDetection) -> OutlierDetection {
     r.inside("outlierDetection", |r| {
         let old = r.count("consecutiveErrors", raw.consecutive_errors);
         if old.is_some() {
-            r.caution("consecutiveErrors", &Caution::Deprecated { modern: "consecutive5xxErrors" });
+            r.caution(
+                "consecutiveErrors",
+                &Caution::Deprecated {
+                    modern: "consecutive5xxErrors",
+                },
+            );
         }
-        r.not_acted_on("outlierDetectionHttpErrorCodes", !raw.outlier_detection_http_error_codes.is_empty());
+        r.not_acted_on(
+            "outlierDetectionHttpErrorCodes",
+            !raw.outlier_detection_http_error_codes.is_empty(),
+        );
         OutlierDetection {
             consecutive_5xx: raw.consecutive_5xx_errors.or(old),
             consecutive_gateway: raw.consecutive_gateway_errors,
@@ -148,7 +187,11 @@ fn tls(r: &mut Reader<'_>, raw: &dr::ClientTlsSettings) -> Option<ClientTls> {
     r.inside("tls", |r| {
         r.not_acted_on("caCrl", raw.ca_crl.is_some());
         let sni = text(raw.sni.as_ref());
-        let subject_alt_names = raw.subject_alt_names.iter().map(|name| Arc::from(name.as_str())).collect();
+        let subject_alt_names = raw
+            .subject_alt_names
+            .iter()
+            .map(|name| Arc::from(name.as_str()))
+            .collect();
         let credential = raw.credential_name.as_ref().filter(|name| !name.is_empty());
         let credential = credential.and_then(|name| r.take("credentialName", CredentialName::new(name)));
         let certificate_file = text(raw.client_certificate.as_ref());
@@ -163,19 +206,36 @@ fn tls(r: &mut Reader<'_>, raw: &dr::ClientTlsSettings) -> Option<ClientTls> {
                     let why = "in mode SIMPLE the client shows no certificate; write MUTUAL";
                     r.caution("clientCertificate", &Caution::NoEffect { why });
                 }
-                Some(ClientTls::Simple { sni, subject_alt_names, credential, ca_file, insecure_skip_verify })
+                Some(ClientTls::Simple {
+                    sni,
+                    subject_alt_names,
+                    credential,
+                    ca_file,
+                    insecure_skip_verify,
+                })
             }
             dr::ClientTlsMode::Mutual => {
                 match (&credential, files) {
                     (Some(_), true) => {
-                        r.refuse_at("credentialName", Reason::Excludes { this: "credentialName", other: "clientCertificate" });
+                        r.refuse_at(
+                            "credentialName",
+                            Reason::Excludes {
+                                this: "credentialName",
+                                other: "clientCertificate",
+                            },
+                        );
                     }
                     (None, _) if certificate_file.is_none() => {
                         let remedy = "write clientCertificate and privateKey, or credentialName";
                         r.refuse_at("clientCertificate", Reason::Missing { remedy });
                     }
                     (None, _) if key_file.is_none() => {
-                        r.refuse_at("privateKey", Reason::Missing { remedy: "write the file with the certificate's key" });
+                        r.refuse_at(
+                            "privateKey",
+                            Reason::Missing {
+                                remedy: "write the file with the certificate's key",
+                            },
+                        );
                     }
                     _ => {}
                 }
@@ -192,7 +252,13 @@ fn tls(r: &mut Reader<'_>, raw: &dr::ClientTlsSettings) -> Option<ClientTls> {
             dr::ClientTlsMode::IstioMutual => {
                 if files || ca_file.is_some() || credential.is_some() {
                     let other = "certificates of your own; ISTIO_MUTUAL takes the mesh's, MUTUAL takes yours";
-                    r.refuse_at("mode", Reason::Excludes { this: "ISTIO_MUTUAL", other });
+                    r.refuse_at(
+                        "mode",
+                        Reason::Excludes {
+                            this: "ISTIO_MUTUAL",
+                            other,
+                        },
+                    );
                 }
                 Some(ClientTls::Mesh { sni, subject_alt_names })
             }

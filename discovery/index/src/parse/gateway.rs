@@ -16,7 +16,12 @@ use crate::reader::{Reader, created, text};
 pub(super) fn read(r: &mut Reader<'_>, key: ObjectKey, raw: &crds::Gateway) -> Option<Gateway> {
     let spec = &raw.spec;
     if spec.servers.is_empty() {
-        r.refuse_at("servers", Reason::Missing { remedy: "write at least one server with port and hosts" });
+        r.refuse_at(
+            "servers",
+            Reason::Missing {
+                remedy: "write at least one server with port and hosts",
+            },
+        );
     }
     let mut names = BTreeSet::new();
     let servers = r.each("servers", &spec.servers, |r, server| {
@@ -24,12 +29,23 @@ pub(super) fn read(r: &mut Reader<'_>, key: ObjectKey, raw: &crds::Gateway) -> O
             && !names.insert(name.clone())
         {
             let remedy = "give each server its own name, or none";
-            r.refuse_at("name", Reason::Duplicate { name: name.to_string(), remedy });
+            r.refuse_at(
+                "name",
+                Reason::Duplicate {
+                    name: name.to_string(),
+                    remedy,
+                },
+            );
         }
         self::server(r, server)
     });
     let selector = r.labels("selector", &spec.selector);
-    Some(Gateway { created: created(&raw.metadata), key, selector, servers })
+    Some(Gateway {
+        created: created(&raw.metadata),
+        key,
+        selector,
+        servers,
+    })
 }
 
 fn server(r: &mut Reader<'_>, raw: &gw::Server) -> Option<Server> {
@@ -39,22 +55,47 @@ fn server(r: &mut Reader<'_>, raw: &gw::Server) -> Option<Server> {
         let protocol = protocol(&raw.port.protocol);
         if protocol.is_none() {
             let allowed = "HTTP, HTTPS, HTTP2, GRPC, GRPC-WEB, MONGO, TCP or TLS";
-            r.refuse_at("protocol", Reason::Unknown { text: raw.port.protocol.clone(), allowed });
+            r.refuse_at(
+                "protocol",
+                Reason::Unknown {
+                    text: raw.port.protocol.clone(),
+                    allowed,
+                },
+            );
         }
         (port, protocol, r.take("name", PortName::new(&raw.port.name)))
     });
     if raw.hosts.is_empty() {
-        r.refuse_at("hosts", Reason::Missing { remedy: "name the hosts that are let in, or * for all" });
+        r.refuse_at(
+            "hosts",
+            Reason::Missing {
+                remedy: "name the hosts that are let in, or * for all",
+            },
+        );
     }
     let hosts = r.each("hosts", &raw.hosts, |r, text| server_host(r, text));
     let bind = raw.bind.as_ref().filter(|bind| !bind.is_empty()).and_then(|bind| {
         let allowed = "an IP address; Unix sockets are not supported";
-        r.take("bind", bind.parse().map_err(|_| Reason::Unknown { text: bind.clone(), allowed }))
+        r.take(
+            "bind",
+            bind.parse().map_err(|_| Reason::Unknown {
+                text: bind.clone(),
+                allowed,
+            }),
+        )
     });
     r.not_acted_on("defaultEndpoint", raw.default_endpoint.is_some());
-    let tls = raw.tls.as_ref().map(|tls| r.inside("tls", |r| self::tls(r, tls, protocol)));
+    let tls = raw
+        .tls
+        .as_ref()
+        .map(|tls| r.inside("tls", |r| self::tls(r, tls, protocol)));
     if tls.is_none() && matches!(protocol, Some(ServerProtocol::Https | ServerProtocol::Tls)) {
-        r.refuse_at("tls", Reason::Missing { remedy: "write tls.mode and its certificate: the port speaks TLS" });
+        r.refuse_at(
+            "tls",
+            Reason::Missing {
+                remedy: "write tls.mode and its certificate: the port speaks TLS",
+            },
+        );
     }
     Some(Server {
         name: text(raw.name.as_ref()),
@@ -90,16 +131,25 @@ fn server_host(r: &mut Reader<'_>, text: &str) -> Option<ServerHost> {
         Some((namespace, host)) => (r.namespace_named("", namespace).map(NamespaceFilter::Only), host),
     };
     let host = r.take("", Host::new(host));
-    Some(ServerHost { namespace: namespace?, host: host? })
+    Some(ServerHost {
+        namespace: namespace?,
+        host: host?,
+    })
 }
 
 fn tls(r: &mut Reader<'_>, raw: &gw::ServerTlsSettings, protocol: Option<ServerProtocol>) -> ServerTls {
     let https_redirect = raw.https_redirect.unwrap_or(false);
     let speaks_tls = matches!(protocol, Some(ServerProtocol::Https | ServerProtocol::Tls));
     if protocol.is_some() && !speaks_tls {
-        let only_redirects = gw::ServerTlsSettings { https_redirect: raw.https_redirect, ..Default::default() };
+        let only_redirects = gw::ServerTlsSettings {
+            https_redirect: raw.https_redirect,
+            ..Default::default()
+        };
         if *raw != only_redirects {
-            r.refuse(Reason::Needs { this: "TLS other than httpsRedirect", needs: "port.protocol HTTPS or TLS" });
+            r.refuse(Reason::Needs {
+                this: "TLS other than httpsRedirect",
+                needs: "port.protocol HTTPS or TLS",
+            });
         }
     }
     for (field, there) in [
@@ -123,18 +173,36 @@ fn tls(r: &mut Reader<'_>, raw: &gw::ServerTlsSettings, protocol: Option<ServerP
     if let Some(name) = raw.credential_name.as_ref().filter(|name| !name.is_empty()) {
         credentials.extend(r.take("credentialName", CredentialName::new(name)));
     }
-    credentials.extend(r.each("credentialNames", &raw.credential_names, |r, name| r.take("", CredentialName::new(name))));
+    credentials.extend(r.each("credentialNames", &raw.credential_names, |r, name| {
+        r.take("", CredentialName::new(name))
+    }));
     // The first pair of files; a second one, of another key type, is told below.
     let pair = raw.tls_certificates.first();
     r.not_acted_on("tlsCertificates[1]", raw.tls_certificates.len() > 1);
-    let certificate_file = text(raw.server_certificate.as_ref().or_else(|| pair?.server_certificate.as_ref()));
+    let certificate_file = text(
+        raw.server_certificate
+            .as_ref()
+            .or_else(|| pair?.server_certificate.as_ref()),
+    );
     let key_file = text(raw.private_key.as_ref().or_else(|| pair?.private_key.as_ref()));
     let ca_file = text(raw.ca_certificates.as_ref().or_else(|| pair?.ca_certificates.as_ref()));
     if raw.credential_name.is_some() && !raw.credential_names.is_empty() {
-        r.refuse_at("credentialNames", Reason::Excludes { this: "credentialNames", other: "credentialName" });
+        r.refuse_at(
+            "credentialNames",
+            Reason::Excludes {
+                this: "credentialNames",
+                other: "credentialName",
+            },
+        );
     }
     if !credentials.is_empty() && !raw.tls_certificates.is_empty() {
-        r.refuse_at("tlsCertificates", Reason::Excludes { this: "tlsCertificates", other: "credentialName" });
+        r.refuse_at(
+            "tlsCertificates",
+            Reason::Excludes {
+                this: "tlsCertificates",
+                other: "credentialName",
+            },
+        );
     }
     let own = !credentials.is_empty() || certificate_file.is_some() || key_file.is_some();
     match mode {
@@ -143,7 +211,12 @@ fn tls(r: &mut Reader<'_>, raw: &gw::ServerTlsSettings, protocol: Option<ServerP
                 let remedy = "write credentialName, or serverCertificate and privateKey";
                 r.refuse_at("credentialName", Reason::Missing { remedy });
             } else if credentials.is_empty() && key_file.is_none() {
-                r.refuse_at("privateKey", Reason::Missing { remedy: "write the file with the certificate's key" });
+                r.refuse_at(
+                    "privateKey",
+                    Reason::Missing {
+                        remedy: "write the file with the certificate's key",
+                    },
+                );
             }
             if mode != Some(ServerTlsMode::Simple) && credentials.is_empty() && ca_file.is_none() {
                 let remedy = "write the authorities that client certificates come from, or credentialName";
@@ -152,7 +225,13 @@ fn tls(r: &mut Reader<'_>, raw: &gw::ServerTlsSettings, protocol: Option<ServerP
         }
         Some(ServerTlsMode::Mesh) if own => {
             let other = "certificates of your own; ISTIO_MUTUAL takes the mesh's, MUTUAL takes yours";
-            r.refuse_at("mode", Reason::Excludes { this: "ISTIO_MUTUAL", other });
+            r.refuse_at(
+                "mode",
+                Reason::Excludes {
+                    this: "ISTIO_MUTUAL",
+                    other,
+                },
+            );
         }
         Some(ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough) if own => {
             let why = "TLS is passed on as it is; write mode SIMPLE to end it here";
@@ -175,7 +254,11 @@ fn tls(r: &mut Reader<'_>, raw: &gw::ServerTlsSettings, protocol: Option<ServerP
         certificate_file,
         key_file,
         ca_file,
-        subject_alt_names: raw.subject_alt_names.iter().map(|name| Arc::from(name.as_str())).collect(),
+        subject_alt_names: raw
+            .subject_alt_names
+            .iter()
+            .map(|name| Arc::from(name.as_str()))
+            .collect(),
         min_version: oldest.and_then(version),
         max_version: newest.and_then(version),
         cipher_suites: raw.cipher_suites.iter().map(|name| Arc::from(name.as_str())).collect(),

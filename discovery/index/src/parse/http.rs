@@ -33,23 +33,43 @@ fn route(r: &mut Reader<'_>, raw: &vs::HttpRoute, delegated_to: bool) -> Option<
     exclusions(r, raw, delegated_to);
     let matches = r.each("match", &raw.r#match, condition);
     let action = if let Some(redirect) = &raw.redirect {
-        r.inside("redirect", |r| action::redirect(r, redirect)).map(HttpAction::Redirect)
+        r.inside("redirect", |r| action::redirect(r, redirect, &matches))
+            .map(HttpAction::Redirect)
     } else if let Some(response) = &raw.direct_response {
-        r.inside("directResponse", |r| action::direct(r, response)).map(HttpAction::Direct)
+        r.inside("directResponse", |r| action::direct(r, response))
+            .map(HttpAction::Direct)
     } else if let Some(delegate) = &raw.delegate {
-        r.inside("delegate", |r| delegate_key(r, delegate)).map(HttpAction::Delegate)
+        r.inside("delegate", |r| delegate_key(r, delegate))
+            .map(HttpAction::Delegate)
     } else {
         if raw.route.is_empty() {
-            r.refuse_at("route", Reason::Missing { remedy: "write route, redirect, directResponse or delegate" });
+            r.refuse_at(
+                "route",
+                Reason::Missing {
+                    remedy: "write route, redirect, directResponse or delegate",
+                },
+            );
         }
         Some(HttpAction::Forward(destinations(r, &raw.route)))
     };
-    let rewrite = raw.rewrite.as_ref().and_then(|rewrite| r.inside("rewrite", |r| action::rewrite(r, rewrite)));
+    let rewrite = raw
+        .rewrite
+        .as_ref()
+        .and_then(|rewrite| r.inside("rewrite", |r| action::rewrite(r, rewrite)));
     let timeout = r.duration("timeout", raw.timeout.as_ref());
-    let retries = raw.retries.as_ref().map(|retries| r.inside("retries", |r| action::retries(r, retries)));
-    let fault = raw.fault.as_ref().map(|fault| r.inside("fault", |r| action::fault(r, fault)));
+    let retries = raw
+        .retries
+        .as_ref()
+        .map(|retries| r.inside("retries", |r| action::retries(r, retries)));
+    let fault = raw
+        .fault
+        .as_ref()
+        .map(|fault| r.inside("fault", |r| action::fault(r, fault)));
     let mirrors = action::mirrors(r, raw);
-    let cors = raw.cors_policy.as_ref().map(|cors| r.inside("corsPolicy", |r| action::cors(r, cors)));
+    let cors = raw
+        .cors_policy
+        .as_ref()
+        .map(|cors| r.inside("corsPolicy", |r| action::cors(r, cors)));
     let headers = headers(r, raw.headers.as_ref());
     Some(HttpRoute {
         name: text(raw.name.as_ref()),
@@ -77,10 +97,22 @@ fn exclusions(r: &mut Reader<'_>, raw: &vs::HttpRoute, delegated_to: bool) {
     .filter_map(|(name, there)| there.then_some(name));
     let first = actions.next();
     for other in actions {
-        r.refuse_at(other, Reason::Excludes { this: other, other: first.unwrap_or_default() });
+        r.refuse_at(
+            other,
+            Reason::Excludes {
+                this: other,
+                other: first.unwrap_or_default(),
+            },
+        );
     }
     if raw.delegate.is_some() && delegated_to {
-        r.refuse_at("delegate", Reason::Excludes { this: "delegate", other: "being delegated to (spec.hosts is empty)" });
+        r.refuse_at(
+            "delegate",
+            Reason::Excludes {
+                this: "delegate",
+                other: "being delegated to (spec.hosts is empty)",
+            },
+        );
     }
     let forwards_nothing = match first {
         Some(name @ ("redirect" | "directResponse")) => name,
@@ -88,7 +120,13 @@ fn exclusions(r: &mut Reader<'_>, raw: &vs::HttpRoute, delegated_to: bool) {
     };
     for (other, there) in [("fault", raw.fault.is_some()), ("rewrite", raw.rewrite.is_some())] {
         if there {
-            r.refuse_at(other, Reason::Excludes { this: other, other: forwards_nothing });
+            r.refuse_at(
+                other,
+                Reason::Excludes {
+                    this: other,
+                    other: forwards_nothing,
+                },
+            );
         }
     }
 }
@@ -106,7 +144,12 @@ fn condition(r: &mut Reader<'_>, raw: &vs::HttpMatch) -> Option<HttpMatch> {
     let uri = required(r, "uri", raw.uri.as_ref());
     let ignore_uri_case = raw.ignore_uri_case.unwrap_or(false);
     if ignore_uri_case && matches!(uri, Some(StringMatch::Regex(_))) {
-        r.caution("ignoreUriCase", &Caution::NoEffect { why: "a regular expression says itself whether case counts: begin it with (?i)" });
+        r.caution(
+            "ignoreUriCase",
+            &Caution::NoEffect {
+                why: "a regular expression says itself whether case counts: begin it with (?i)",
+            },
+        );
     }
     let scheme = required(r, "scheme", raw.scheme.as_ref());
     let method = required(r, "method", raw.method.as_ref());
@@ -158,7 +201,12 @@ fn required(r: &mut Reader<'_>, field: &str, raw: Option<&vs::StringMatch>) -> O
     let raw = raw?;
     let found = string_match(r, field, raw);
     if found.is_none() && raw == &vs::StringMatch::default() {
-        r.refuse_at(field, Reason::Missing { remedy: "write exact, prefix or regex" });
+        r.refuse_at(
+            field,
+            Reason::Missing {
+                remedy: "write exact, prefix or regex",
+            },
+        );
     }
     found
 }
@@ -175,29 +223,48 @@ pub(super) fn string_match(r: &mut Reader<'_>, field: &str, raw: &vs::StringMatc
         (None, None, None) => None,
         (Some(exact), None, None) => Some(StringMatch::Exact(Arc::from(exact.as_str()))),
         (None, Some(prefix), None) if prefix.is_empty() => {
-            r.refuse_at("prefix", Reason::Missing { remedy: "write the beginning of the text, or leave the condition out" });
+            r.refuse_at(
+                "prefix",
+                Reason::Missing {
+                    remedy: "write the beginning of the text, or leave the condition out",
+                },
+            );
             None
         }
         (None, Some(prefix), None) => Some(StringMatch::Prefix(Arc::from(prefix.as_str()))),
         (None, None, Some(regex)) => r.pattern("regex", regex).map(StringMatch::Regex),
         (Some(_), _, _) => {
-            r.refuse(Reason::Excludes { this: "exact", other: "prefix and regex" });
+            r.refuse(Reason::Excludes {
+                this: "exact",
+                other: "prefix and regex",
+            });
             None
         }
         _ => {
-            r.refuse(Reason::Excludes { this: "prefix", other: "regex" });
+            r.refuse(Reason::Excludes {
+                this: "prefix",
+                other: "regex",
+            });
             None
         }
     })
 }
 
 fn destinations(r: &mut Reader<'_>, raw: &[vs::HttpRouteDestination]) -> Vec<WeightedDestination> {
-    let mut shares = weights(r, raw.iter().map(|entry| entry.weight)).into_iter();
+    let mut shares = weights(
+        r,
+        raw.iter().map(|entry| (entry.destination.host.as_str(), entry.weight)),
+    )
+    .into_iter();
     r.each("route", raw, |r, entry| {
         let weight = shares.next().unwrap_or_default();
         let headers = headers(r, entry.headers.as_ref());
         let destination = destination(r, "destination", &entry.destination)?;
-        Some(WeightedDestination { destination, weight, headers })
+        Some(WeightedDestination {
+            destination,
+            weight,
+            headers,
+        })
     })
 }
 
@@ -214,7 +281,10 @@ fn operations(r: &mut Reader<'_>, field: &str, raw: Option<&vs::HeaderOperations
     r.inside(field, |r| HeaderOps {
         set: header_values(r, "set", &raw.set),
         add: header_values(r, "add", &raw.add),
-        remove: r.each("remove", &raw.remove, |r, name| header_name(r, "", name)).into_iter().collect(),
+        remove: r
+            .each("remove", &raw.remove, |r, name| header_name(r, "", name))
+            .into_iter()
+            .collect(),
     })
 }
 
@@ -237,12 +307,24 @@ fn header_name(r: &mut Reader<'_>, field: &str, text: &str) -> Option<HeaderName
     let name = r.take(field, HeaderName::new(text))?;
     if name.as_str().starts_with(':') {
         let text = text.to_owned();
-        r.refuse_at(field, Reason::Unknown { text, allowed: "a header; use rewrite for path and authority" });
+        r.refuse_at(
+            field,
+            Reason::Unknown {
+                text,
+                allowed: "a header; use rewrite for path and authority",
+            },
+        );
         return None;
     }
     if matches!(name.as_str(), "content-length" | "transfer-encoding" | "connection") {
         let text = text.to_owned();
-        r.refuse_at(field, Reason::Unknown { text, allowed: "a header that does not frame the message" });
+        r.refuse_at(
+            field,
+            Reason::Unknown {
+                text,
+                allowed: "a header that does not frame the message",
+            },
+        );
         return None;
     }
     Some(name)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use mizzen_crds::networking::virtual_service as vs;
 use mizzen_model::{
-    Abort, AbortStatus, Body, Cors, Delay, DirectResponse, Fault, Mirror, Percent, Redirect, RedirectPort, RetryPolicy,
-    Rewrite, RoutePathRewrite, StringMatch,
+    Abort, AbortStatus, Body, Cors, Delay, DirectResponse, Fault, HttpMatch, Mirror, Percent, Redirect, RedirectPort,
+    RetryPolicy, Rewrite, RoutePathRewrite, StringMatch,
 };
 
 use super::http::string_match;
@@ -14,12 +14,18 @@ use super::stream::destination;
 use crate::error::{Caution, Reason};
 use crate::reader::{Reader, text};
 
-pub(super) fn redirect(r: &mut Reader<'_>, raw: &vs::HttpRedirect) -> Option<Redirect> {
+pub(super) fn redirect(r: &mut Reader<'_>, raw: &vs::HttpRedirect, matches: &[HttpMatch]) -> Option<Redirect> {
     let authority = text(raw.authority.as_ref());
     let scheme = text(raw.scheme.as_ref());
     let port = match (raw.port, raw.derive_port) {
         (Some(_), Some(_)) => {
-            r.refuse_at("derivePort", Reason::Excludes { this: "derivePort", other: "port" });
+            r.refuse_at(
+                "derivePort",
+                Reason::Excludes {
+                    this: "derivePort",
+                    other: "port",
+                },
+            );
             None
         }
         (Some(number), None) => r.port("port", Some(number)).map(RedirectPort::Number),
@@ -27,27 +33,81 @@ pub(super) fn redirect(r: &mut Reader<'_>, raw: &vs::HttpRedirect) -> Option<Red
         (None, Some(vs::RedirectPort::FromRequestPort)) => Some(RedirectPort::FromRequest),
         (None, None) => None,
     };
-    let uri = text(raw.uri.as_ref()).map(RoutePathRewrite::Path);
-    if raw.prefix_rewrite.is_some() {
-        if uri.is_some() {
-            r.refuse_at("prefixRewrite", Reason::Excludes { this: "prefixRewrite", other: "uri" });
-        } else {
-            r.caution("prefixRewrite", &Caution::NotActedOn);
+    let uri = match (text(raw.uri.as_ref()), &raw.prefix_rewrite) {
+        (Some(_), Some(_)) => {
+            r.refuse_at(
+                "prefixRewrite",
+                Reason::Excludes {
+                    this: "prefixRewrite",
+                    other: "uri",
+                },
+            );
+            None
         }
-    }
-    if uri.is_none() && authority.is_none() && scheme.is_none() && port.is_none() && raw.prefix_rewrite.is_none() {
-        r.refuse(Reason::Missing { remedy: "write uri, authority, scheme or port: where to redirect to" });
+        (Some(uri), None) => Some(RoutePathRewrite::Path(uri)),
+        (None, Some(replacement)) => r.pattern("prefixRewrite", &matched_prefix(matches)).map(|pattern| {
+            let substitution = Arc::from(replacement.replace('\\', "\\\\"));
+            RoutePathRewrite::Regex { pattern, substitution }
+        }),
+        (None, None) => None,
+    };
+    if uri.is_none() && authority.is_none() && scheme.is_none() && port.is_none() {
+        r.refuse(Reason::Missing {
+            remedy: "write uri, authority, scheme or port: where to redirect to",
+        });
     }
     let status = match raw.redirect_code.unwrap_or(0) {
         0 => 301,
         code @ (301 | 302 | 303 | 307 | 308) => u16::try_from(code).unwrap_or(301),
         code => {
             let range = "301, 302, 303, 307 or 308";
-            r.refuse_at("redirectCode", Reason::Range { number: code.to_string(), range });
+            r.refuse_at(
+                "redirectCode",
+                Reason::Range {
+                    number: code.to_string(),
+                    range,
+                },
+            );
             301
         }
     };
-    Some(Redirect { uri, authority, port, scheme, status })
+    Some(Redirect {
+        uri,
+        authority,
+        port,
+        scheme,
+        status,
+    })
+}
+
+/// An expression for the part of a path that the conditions matched, in which a prefix is replaced: the longest of their
+/// texts, or the first `/` where none looks at the path.
+fn matched_prefix(matches: &[HttpMatch]) -> String {
+    let mut texts: Vec<String> = matches
+        .iter()
+        .filter_map(|condition| match condition.uri.as_ref()? {
+            StringMatch::Exact(text) | StringMatch::Prefix(text) => Some(escaped(text)),
+            StringMatch::Regex(_) => None,
+        })
+        .collect();
+    if texts.is_empty() {
+        texts.push("/".to_owned());
+    }
+    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.dedup();
+    format!("^(?:{})", texts.join("|"))
+}
+
+/// A text as a regular expression for just itself.
+fn escaped(text: &str) -> String {
+    let mut expression = String::with_capacity(text.len());
+    for character in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(character) {
+            expression.push('\\');
+        }
+        expression.push(character);
+    }
+    expression
 }
 
 pub(super) fn direct(r: &mut Reader<'_>, raw: &vs::HttpDirectResponse) -> Option<DirectResponse> {
@@ -55,13 +115,17 @@ pub(super) fn direct(r: &mut Reader<'_>, raw: &vs::HttpDirectResponse) -> Option
     let body = raw.body.as_ref().and_then(|body| {
         r.inside("body", |r| match (&body.string, &body.bytes) {
             (Some(_), Some(_)) => {
-                r.refuse(Reason::Excludes { this: "string", other: "bytes" });
+                r.refuse(Reason::Excludes {
+                    this: "string",
+                    other: "bytes",
+                });
                 None
             }
             (Some(string), None) => Some(Body::Text(Arc::from(string.as_str()))),
             (None, Some(bytes)) => {
                 let decoded = base64::engine::general_purpose::STANDARD.decode(bytes);
-                r.take("bytes", decoded.map_err(|_| Reason::Base64)).map(|bytes| Body::Bytes(Arc::from(bytes)))
+                r.take("bytes", decoded.map_err(|_| Reason::Base64))
+                    .map(|bytes| Body::Bytes(Arc::from(bytes)))
             }
             (None, None) => None,
         })
@@ -74,7 +138,13 @@ fn status(r: &mut Reader<'_>, field: &str, number: i64) -> Option<u16> {
     match u16::try_from(number) {
         Ok(status @ 200..=599) => Some(status),
         _ => {
-            r.refuse_at(field, Reason::Range { number: number.to_string(), range: "200 to 599" });
+            r.refuse_at(
+                field,
+                Reason::Range {
+                    number: number.to_string(),
+                    range: "200 to 599",
+                },
+            );
             None
         }
     }
@@ -83,27 +153,48 @@ fn status(r: &mut Reader<'_>, field: &str, number: i64) -> Option<u16> {
 pub(super) fn rewrite(r: &mut Reader<'_>, raw: &vs::HttpRewrite) -> Option<Rewrite> {
     let uri = match (text(raw.uri.as_ref()), &raw.uri_regex_rewrite) {
         (Some(_), Some(_)) => {
-            r.refuse_at("uriRegexRewrite", Reason::Excludes { this: "uriRegexRewrite", other: "uri" });
+            r.refuse_at(
+                "uriRegexRewrite",
+                Reason::Excludes {
+                    this: "uriRegexRewrite",
+                    other: "uri",
+                },
+            );
             None
         }
         (Some(uri), None) => Some(RoutePathRewrite::Path(uri)),
         (None, Some(regex)) => r.inside("uriRegexRewrite", |r| {
             let Some(expression) = &regex.r#match else {
-                r.refuse_at("match", Reason::Missing { remedy: "write the regular expression to look for" });
+                r.refuse_at(
+                    "match",
+                    Reason::Missing {
+                        remedy: "write the regular expression to look for",
+                    },
+                );
                 return None;
             };
             let Some(substitution) = &regex.rewrite else {
-                r.refuse_at("rewrite", Reason::Missing { remedy: "write what to put in its place" });
+                r.refuse_at(
+                    "rewrite",
+                    Reason::Missing {
+                        remedy: "write what to put in its place",
+                    },
+                );
                 return None;
             };
             let pattern = r.pattern("match", expression)?;
-            Some(RoutePathRewrite::Regex { pattern, substitution: Arc::from(substitution.as_str()) })
+            Some(RoutePathRewrite::Regex {
+                pattern,
+                substitution: Arc::from(substitution.as_str()),
+            })
         }),
         (None, None) => None,
     };
     let authority = text(raw.authority.as_ref());
     if uri.is_none() && authority.is_none() && raw.uri_regex_rewrite.is_none() {
-        r.refuse(Reason::Missing { remedy: "write uri, uriRegexRewrite or authority" });
+        r.refuse(Reason::Missing {
+            remedy: "write uri, uriRegexRewrite or authority",
+        });
     }
     Some(Rewrite { uri, authority })
 }
@@ -133,7 +224,12 @@ pub(super) fn retries(r: &mut Reader<'_>, raw: &vs::HttpRetry) -> RetryPolicy {
     let attempts = r.count("attempts", raw.attempts).unwrap_or(0);
     let says_more = raw.per_try_timeout.is_some() || raw.retry_on.is_some() || raw.retry_remote_localities.is_some();
     if attempts == 0 && says_more && raw.attempts.is_none_or(|attempts| attempts == 0) {
-        r.refuse_at("attempts", Reason::Missing { remedy: "write how often to try again, or remove the other retry settings" });
+        r.refuse_at(
+            "attempts",
+            Reason::Missing {
+                remedy: "write how often to try again, or remove the other retry settings",
+            },
+        );
     }
     let default = RetryPolicy::default();
     let (retry_on, status_codes) = match raw.retry_on.as_deref().filter(|text| !text.trim().is_empty()) {
@@ -160,13 +256,26 @@ pub(super) fn retry_on(r: &mut Reader<'_>, text: &str) -> (Arc<str>, Vec<u16>) {
             if (100..=599).contains(&number) {
                 statuses.push(number);
             } else {
-                r.refuse_at("retryOn", Reason::Range { number: number.to_string(), range: "a status from 100 to 599" });
+                r.refuse_at(
+                    "retryOn",
+                    Reason::Range {
+                        number: number.to_string(),
+                        range: "a status from 100 to 599",
+                    },
+                );
             }
         } else if RETRY_ON.contains(&part) {
             names.push(part);
         } else {
-            let allowed = "names such as 5xx, gateway-error, reset, connect-failure, refused-stream, unavailable, or statuses";
-            r.refuse_at("retryOn", Reason::Unknown { text: part.to_owned(), allowed });
+            let allowed =
+                "names such as 5xx, gateway-error, reset, connect-failure, refused-stream, unavailable, or statuses";
+            r.refuse_at(
+                "retryOn",
+                Reason::Unknown {
+                    text: part.to_owned(),
+                    allowed,
+                },
+            );
         }
     }
     if !statuses.is_empty() && !names.contains(&"retriable-status-codes") {
@@ -179,29 +288,55 @@ pub(super) fn retry_on(r: &mut Reader<'_>, text: &str) -> (Arc<str>, Vec<u16>) {
 
 pub(super) fn fault(r: &mut Reader<'_>, raw: &vs::HttpFaultInjection) -> Fault {
     if raw.delay.is_none() && raw.abort.is_none() {
-        r.refuse(Reason::Missing { remedy: "write delay, abort or both" });
+        r.refuse(Reason::Missing {
+            remedy: "write delay, abort or both",
+        });
     }
-    let delay = raw.delay.as_ref().and_then(|delay| r.inside("delay", |r| fault_delay(r, delay)));
-    let abort = raw.abort.as_ref().and_then(|abort| r.inside("abort", |r| fault_abort(r, abort)));
+    let delay = raw
+        .delay
+        .as_ref()
+        .and_then(|delay| r.inside("delay", |r| fault_delay(r, delay)));
+    let abort = raw
+        .abort
+        .as_ref()
+        .and_then(|abort| r.inside("abort", |r| fault_abort(r, abort)));
     Fault { delay, abort }
 }
 
 fn fault_delay(r: &mut Reader<'_>, raw: &vs::FaultDelay) -> Option<Delay> {
     let whole = r.percentage("percent", raw.percent);
     if raw.percent.is_some() {
-        r.caution("percent", &Caution::Deprecated { modern: "percentage.value" });
+        r.caution(
+            "percent",
+            &Caution::Deprecated {
+                modern: "percentage.value",
+            },
+        );
     }
     let percent = match &raw.percentage {
         Some(percentage) => percent(r, "percentage", Some(percentage), Percent::default()),
-        None => whole.and_then(|whole| Percent::new(f64::from(whole))).unwrap_or_default(),
+        None => whole
+            .and_then(|whole| Percent::new(f64::from(whole)))
+            .unwrap_or_default(),
     };
     if raw.exponential_delay.is_some() {
         let text = "exponentialDelay".to_owned();
-        r.refuse_at("exponentialDelay", Reason::Unknown { text, allowed: "fixedDelay" });
+        r.refuse_at(
+            "exponentialDelay",
+            Reason::Unknown {
+                text,
+                allowed: "fixedDelay",
+            },
+        );
         return None;
     }
     if raw.fixed_delay.is_none() {
-        r.refuse_at("fixedDelay", Reason::Missing { remedy: "write how long to delay" });
+        r.refuse_at(
+            "fixedDelay",
+            Reason::Missing {
+                remedy: "write how long to delay",
+            },
+        );
     }
     let duration = r.duration("fixedDelay", raw.fixed_delay.as_ref())?;
     Some(Delay { duration, percent })
@@ -211,11 +346,23 @@ fn fault_abort(r: &mut Reader<'_>, raw: &vs::FaultAbort) -> Option<Abort> {
     let percent = percent(r, "percentage", raw.percentage.as_ref(), Percent::default());
     if raw.http2_error.is_some() {
         let text = "http2Error".to_owned();
-        r.refuse_at("http2Error", Reason::Unknown { text, allowed: "httpStatus or grpcStatus" });
+        r.refuse_at(
+            "http2Error",
+            Reason::Unknown {
+                text,
+                allowed: "httpStatus or grpcStatus",
+            },
+        );
     }
     let status = match (raw.http_status, &raw.grpc_status) {
         (Some(_), Some(_)) => {
-            r.refuse_at("grpcStatus", Reason::Excludes { this: "grpcStatus", other: "httpStatus" });
+            r.refuse_at(
+                "grpcStatus",
+                Reason::Excludes {
+                    this: "grpcStatus",
+                    other: "httpStatus",
+                },
+            );
             None
         }
         (Some(number), None) => status(r, "httpStatus", i64::from(number)).map(AbortStatus::Http),
@@ -223,18 +370,29 @@ fn fault_abort(r: &mut Reader<'_>, raw: &vs::FaultAbort) -> Option<Abort> {
             let code = grpc_status(name);
             if code.is_none() {
                 let allowed = "a gRPC status such as UNAVAILABLE, or its number from 0 to 16";
-                r.refuse_at("grpcStatus", Reason::Unknown { text: name.clone(), allowed });
+                r.refuse_at(
+                    "grpcStatus",
+                    Reason::Unknown {
+                        text: name.clone(),
+                        allowed,
+                    },
+                );
             }
             code.map(AbortStatus::Grpc)
         }
         (None, None) => {
             if raw.http2_error.is_none() {
-                r.refuse(Reason::Missing { remedy: "write httpStatus or grpcStatus" });
+                r.refuse(Reason::Missing {
+                    remedy: "write httpStatus or grpcStatus",
+                });
             }
             None
         }
     };
-    Some(Abort { status: status?, percent })
+    Some(Abort {
+        status: status?,
+        percent,
+    })
 }
 
 /// The statuses of gRPC, by number.
@@ -270,7 +428,10 @@ fn percent(r: &mut Reader<'_>, field: &str, raw: Option<&vs::Percent>, absent: P
     let Some(raw) = raw else { return absent };
     let value = raw.value.unwrap_or(0.0);
     Percent::new(value).unwrap_or_else(|| {
-        let reason = Reason::Range { number: value.to_string(), range: "0 to 100" };
+        let reason = Reason::Range {
+            number: value.to_string(),
+            range: "0 to 100",
+        };
         r.refuse_at(&format!("{field}.value"), reason);
         absent
     })
@@ -278,25 +439,59 @@ fn percent(r: &mut Reader<'_>, field: &str, raw: Option<&vs::Percent>, absent: P
 
 pub(super) fn mirrors(r: &mut Reader<'_>, raw: &vs::HttpRoute) -> Vec<Mirror> {
     if raw.mirror.is_some() && !raw.mirrors.is_empty() {
-        r.refuse_at("mirrors", Reason::Excludes { this: "mirrors", other: "mirror" });
+        r.refuse_at(
+            "mirrors",
+            Reason::Excludes {
+                this: "mirrors",
+                other: "mirror",
+            },
+        );
     }
     let mut whole = None;
-    for (field, number) in [("mirror_percent", raw.mirror_percent_snake_case), ("mirrorPercent", raw.mirror_percent)] {
+    for (field, number) in [
+        ("mirror_percent", raw.mirror_percent_snake_case),
+        ("mirrorPercent", raw.mirror_percent),
+    ] {
         let Some(number) = number else { continue };
-        r.caution(field, &Caution::Deprecated { modern: "mirrorPercentage.value" });
+        r.caution(
+            field,
+            &Caution::Deprecated {
+                modern: "mirrorPercentage.value",
+            },
+        );
         whole = Percent::new(f64::from(number));
         if whole.is_none() {
-            r.refuse_at(field, Reason::Range { number: number.to_string(), range: "0 to 100" });
+            r.refuse_at(
+                field,
+                Reason::Range {
+                    number: number.to_string(),
+                    range: "0 to 100",
+                },
+            );
         }
     }
-    let share = percent(r, "mirrorPercentage", raw.mirror_percentage.as_ref(), whole.unwrap_or(Percent::ALL));
+    let share = percent(
+        r,
+        "mirrorPercentage",
+        raw.mirror_percentage.as_ref(),
+        whole.unwrap_or(Percent::ALL),
+    );
     if let Some(mirror) = &raw.mirror {
         let destination = destination(r, "mirror", mirror);
-        return destination.into_iter().map(|destination| Mirror { destination, percent: share }).collect();
+        return destination
+            .into_iter()
+            .map(|destination| Mirror {
+                destination,
+                percent: share,
+            })
+            .collect();
     }
     r.each("mirrors", &raw.mirrors, |r, mirror| {
         let percent = percent(r, "percentage", mirror.percentage.as_ref(), Percent::ALL);
-        Some(Mirror { destination: destination(r, "destination", &mirror.destination)?, percent })
+        Some(Mirror {
+            destination: destination(r, "destination", &mirror.destination)?,
+            percent,
+        })
     })
 }
 
@@ -315,15 +510,21 @@ pub(super) fn cors(r: &mut Reader<'_>, raw: &vs::CorsPolicy) -> Cors {
     }
     allow_origins.extend(r.each("allowOrigins", &raw.allow_origins, |r, origin| {
         if origin == &vs::StringMatch::default() {
-            r.refuse(Reason::Missing { remedy: "write exact, prefix or regex" });
+            r.refuse(Reason::Missing {
+                remedy: "write exact, prefix or regex",
+            });
         }
         string_match(r, "", origin)
     }));
     let methods = r.each("allowMethods", &raw.allow_methods, |r, method| {
-        const METHODS: [&str; 10] =
-            ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"];
+        const METHODS: [&str; 10] = [
+            "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*",
+        ];
         if !METHODS.contains(&method.as_str()) {
-            r.refuse(Reason::Unknown { text: method.clone(), allowed: "an HTTP method in capitals, or *" });
+            r.refuse(Reason::Unknown {
+                text: method.clone(),
+                allowed: "an HTTP method in capitals, or *",
+            });
         }
         Some(Arc::from(method.as_str()))
     });

@@ -15,15 +15,30 @@ pub(super) fn read(r: &mut Reader<'_>, raw: Option<&dr::LoadBalancerSettings>) -
         r.not_acted_on("zoneAwareLbSetting", raw.zone_aware_lb_setting.is_some());
         let policy = match (raw.simple, &raw.consistent_hash) {
             (Some(_), Some(_)) => {
-                r.refuse_at("consistentHash", Reason::Excludes { this: "consistentHash", other: "simple" });
+                r.refuse_at(
+                    "consistentHash",
+                    Reason::Excludes {
+                        this: "consistentHash",
+                        other: "simple",
+                    },
+                );
                 Policy::default()
             }
             (Some(simple), None) => Policy::Simple(self::simple(r, simple)),
-            (None, Some(hash)) => r.inside("consistentHash", |r| consistent_hash(r, hash)).unwrap_or_default(),
+            (None, Some(hash)) => r
+                .inside("consistentHash", |r| consistent_hash(r, hash))
+                .unwrap_or_default(),
             (None, None) => Policy::default(),
         };
-        let locality = raw.locality_lb_setting.as_ref().map(|raw| r.inside("localityLbSetting", |r| locality(r, raw)));
-        Some(LoadBalancer { policy, locality, warmup: warmup(r, raw) })
+        let locality = raw
+            .locality_lb_setting
+            .as_ref()
+            .map(|raw| r.inside("localityLbSetting", |r| locality(r, raw)));
+        Some(LoadBalancer {
+            policy,
+            locality,
+            warmup: warmup(r, raw),
+        })
     })
 }
 
@@ -31,7 +46,12 @@ fn simple(r: &mut Reader<'_>, raw: dr::SimpleLb) -> SimpleLb {
     match raw {
         dr::SimpleLb::Unspecified | dr::SimpleLb::LeastRequest => SimpleLb::LeastRequest,
         dr::SimpleLb::LeastConn => {
-            r.caution("simple", &Caution::Deprecated { modern: "LEAST_REQUEST" });
+            r.caution(
+                "simple",
+                &Caution::Deprecated {
+                    modern: "LEAST_REQUEST",
+                },
+            );
             SimpleLb::LeastRequest
         }
         dr::SimpleLb::Random => SimpleLb::Random,
@@ -57,7 +77,12 @@ fn consistent_hash(r: &mut Reader<'_>, raw: &dr::ConsistentHashLb) -> Option<Pol
     } else if let Some(cookie) = &raw.http_cookie {
         r.inside("httpCookie", |r| {
             if cookie.name.is_empty() {
-                r.refuse_at("name", Reason::Missing { remedy: "write the cookie's name" });
+                r.refuse_at(
+                    "name",
+                    Reason::Missing {
+                        remedy: "write the cookie's name",
+                    },
+                );
             }
             r.not_acted_on("attributes", !cookie.attributes.is_empty());
             HashKey::Cookie {
@@ -71,29 +96,55 @@ fn consistent_hash(r: &mut Reader<'_>, raw: &dr::ConsistentHashLb) -> Option<Pol
     } else if raw.use_source_ip == Some(true) {
         HashKey::SourceIp
     } else {
-        r.refuse(Reason::Missing { remedy: "write httpHeaderName, httpCookie, httpQueryParameterName or useSourceIp: what to hash" });
+        r.refuse(Reason::Missing {
+            remedy: "write httpHeaderName, httpCookie, httpQueryParameterName or useSourceIp: what to hash",
+        });
         return None;
     };
     if raw.minimum_ring_size.is_some() {
-        r.caution("minimumRingSize", &Caution::Deprecated { modern: "ringHash.minimumRingSize" });
+        r.caution(
+            "minimumRingSize",
+            &Caution::Deprecated {
+                modern: "ringHash.minimumRingSize",
+            },
+        );
     }
     // Istio's default, above Envoy's, so that the load is spread evenly over few endpoints too.
     const RING: u64 = 1024;
     let algorithm = match (&raw.ring_hash, &raw.maglev) {
         (Some(_), Some(_)) => {
-            r.refuse_at("maglev", Reason::Excludes { this: "maglev", other: "ringHash" });
+            r.refuse_at(
+                "maglev",
+                Reason::Excludes {
+                    this: "maglev",
+                    other: "ringHash",
+                },
+            );
             return None;
         }
-        (None, Some(maglev)) => ConsistentHash::Maglev { table_size: maglev.table_size },
-        (Some(ring), None) => ConsistentHash::Ring { minimum_size: ring.minimum_ring_size.unwrap_or(RING) },
-        (None, None) => ConsistentHash::Ring { minimum_size: raw.minimum_ring_size.unwrap_or(RING) },
+        (None, Some(maglev)) => ConsistentHash::Maglev {
+            table_size: maglev.table_size,
+        },
+        (Some(ring), None) => ConsistentHash::Ring {
+            minimum_size: ring.minimum_ring_size.unwrap_or(RING),
+        },
+        (None, None) => ConsistentHash::Ring {
+            minimum_size: raw.minimum_ring_size.unwrap_or(RING),
+        },
     };
     Some(Policy::Hash { key, algorithm })
 }
 
 fn locality(r: &mut Reader<'_>, raw: &dr::LocalityLbSetting) -> LocalityLb {
-    if !raw.distribute.is_empty() && !(raw.failover.is_empty() && raw.failover_priority.is_empty()) {
-        r.refuse_at("distribute", Reason::Excludes { this: "distribute", other: "failover" });
+    let fails_over = !raw.failover.is_empty() || !raw.failover_priority.is_empty();
+    if fails_over && !raw.distribute.is_empty() {
+        r.refuse_at(
+            "distribute",
+            Reason::Excludes {
+                this: "distribute",
+                other: "failover",
+            },
+        );
     }
     let mut distribute = BTreeMap::new();
     r.each("distribute", &raw.distribute, |r, entry| {
@@ -102,17 +153,28 @@ fn locality(r: &mut Reader<'_>, raw: &dr::LocalityLbSetting) -> LocalityLb {
             r.refuse_at("to", Reason::Shares { sum });
         }
         let Some(from) = text(entry.from.as_ref()) else {
-            r.refuse_at("from", Reason::Missing { remedy: "write the caller's locality" });
+            r.refuse_at(
+                "from",
+                Reason::Missing {
+                    remedy: "write the caller's locality",
+                },
+            );
             return None;
         };
-        let to = entry.to.iter().map(|(locality, share)| (Arc::from(locality.as_str()), *share)).collect();
+        let to = entry
+            .to
+            .iter()
+            .map(|(locality, share)| (Arc::from(locality.as_str()), *share))
+            .collect();
         distribute.insert(from, to);
         Some(())
     });
     let mut failover = BTreeMap::new();
     r.each("failover", &raw.failover, |r, entry| {
         let (Some(from), Some(to)) = (text(entry.from.as_ref()), text(entry.to.as_ref())) else {
-            r.refuse(Reason::Missing { remedy: "write from and to, each a region" });
+            r.refuse(Reason::Missing {
+                remedy: "write from and to, each a region",
+            });
             return None;
         };
         failover.insert(from, to);
@@ -122,7 +184,11 @@ fn locality(r: &mut Reader<'_>, raw: &dr::LocalityLbSetting) -> LocalityLb {
         enabled: raw.enabled,
         distribute,
         failover,
-        failover_priority: raw.failover_priority.iter().map(|label| Arc::from(label.as_str())).collect(),
+        failover_priority: raw
+            .failover_priority
+            .iter()
+            .map(|label| Arc::from(label.as_str()))
+            .collect(),
     }
 }
 
@@ -135,19 +201,41 @@ fn warmup(r: &mut Reader<'_>, raw: &dr::LoadBalancerSettings) -> Option<Warmup> 
             let duration = r.duration("duration", Some(&warmup.duration))?;
             let minimum_percent = warmup.minimum_percent.unwrap_or(MINIMUM_PERCENT);
             if !(0.0..=100.0).contains(&minimum_percent) {
-                let reason = Reason::Range { number: minimum_percent.to_string(), range: "0 to 100" };
+                let reason = Reason::Range {
+                    number: minimum_percent.to_string(),
+                    range: "0 to 100",
+                };
                 r.refuse_at("minimumPercent", reason);
             }
             let aggression = warmup.aggression.unwrap_or(AGGRESSION);
             if aggression.is_nan() || aggression < 1.0 {
-                r.refuse_at("aggression", Reason::Range { number: aggression.to_string(), range: "1 or more" });
+                r.refuse_at(
+                    "aggression",
+                    Reason::Range {
+                        number: aggression.to_string(),
+                        range: "1 or more",
+                    },
+                );
             }
-            Some(Warmup { duration, minimum_percent, aggression })
+            Some(Warmup {
+                duration,
+                minimum_percent,
+                aggression,
+            })
         });
     }
     if raw.warmup_duration_secs.is_some() {
-        r.caution("warmupDurationSecs", &Caution::Deprecated { modern: "warmup.duration" });
+        r.caution(
+            "warmupDurationSecs",
+            &Caution::Deprecated {
+                modern: "warmup.duration",
+            },
+        );
     }
     let duration = r.duration("warmupDurationSecs", raw.warmup_duration_secs.as_ref())?;
-    Some(Warmup { duration, minimum_percent: MINIMUM_PERCENT, aggression: AGGRESSION })
+    Some(Warmup {
+        duration,
+        minimum_percent: MINIMUM_PERCENT,
+        aggression: AGGRESSION,
+    })
 }

@@ -50,7 +50,10 @@ pub fn mesh_config(yaml: &str, settings: &Settings) -> Configured {
             Some("ALLOW_ANY") => config.outbound_policy = OutboundPolicy::AllowAny,
             Some("REGISTRY_ONLY") => config.outbound_policy = OutboundPolicy::RegistryOnly,
             Some(text) => {
-                let reason = Reason::Unknown { text: text.to_owned(), allowed: "ALLOW_ANY or REGISTRY_ONLY" };
+                let reason = Reason::Unknown {
+                    text: text.to_owned(),
+                    allowed: "ALLOW_ANY or REGISTRY_ONLY",
+                };
                 r.refuse_at("mode", reason);
                 // Whoever restricts outbound traffic in words we do not know wants it restricted.
                 config.outbound_policy = OutboundPolicy::RegistryOnly;
@@ -85,7 +88,10 @@ pub fn mesh_config(yaml: &str, settings: &Settings) -> Configured {
                 Some("ClusterWide") => membership = Membership::All,
                 Some("MultiTenant") => membership = Membership::Labelled,
                 Some(text) => {
-                    let reason = Reason::Unknown { text: text.to_owned(), allowed: "ClusterWide or MultiTenant" };
+                    let reason = Reason::Unknown {
+                        text: text.to_owned(),
+                        allowed: "ClusterWide or MultiTenant",
+                    };
                     r.refuse_at("mode", reason);
                 }
             }
@@ -94,7 +100,13 @@ pub fn mesh_config(yaml: &str, settings: &Settings) -> Configured {
                 Some("native") => config.data_plane = DataPlane::Native,
                 Some("envoy") => config.data_plane = DataPlane::Envoy,
                 Some(text) => {
-                    r.refuse_at("dataPlane", Reason::Unknown { text: text.to_owned(), allowed: "native or envoy" });
+                    r.refuse_at(
+                        "dataPlane",
+                        Reason::Unknown {
+                            text: text.to_owned(),
+                            allowed: "native or envoy",
+                        },
+                    );
                 }
             }
             if let Some(text) = string(r, own, "clusterId").filter(|text| !text.is_empty()) {
@@ -104,7 +116,11 @@ pub fn mesh_config(yaml: &str, settings: &Settings) -> Configured {
     }
     let mut diagnostics: Vec<_> = reader.errors.iter().map(crate::error::Invalid::diagnostic).collect();
     diagnostics.extend(reader.warnings);
-    Configured { config, membership, diagnostics }
+    Configured {
+        config,
+        membership,
+        diagnostics,
+    }
 }
 
 /// The access log, if anything is said of it; an empty file name switches it off.
@@ -117,16 +133,31 @@ fn access_log(r: &mut Reader<'_>, root: &Value) -> Option<Option<AccessLog>> {
         None | Some("TEXT") => AccessLogEncoding::Text,
         Some("JSON") => AccessLogEncoding::Json,
         Some(text) => {
-            r.refuse_at("accessLogEncoding", Reason::Unknown { text: text.to_owned(), allowed: "TEXT or JSON" });
+            r.refuse_at(
+                "accessLogEncoding",
+                Reason::Unknown {
+                    text: text.to_owned(),
+                    allowed: "TEXT or JSON",
+                },
+            );
             AccessLogEncoding::Text
         }
     };
-    let format = string(r, root, "accessLogFormat").filter(|format| !format.is_empty()).map(Arc::from);
-    Some(Some(AccessLog { path: Arc::from(path), encoding, format }))
+    let format = string(r, root, "accessLogFormat")
+        .filter(|format| !format.is_empty())
+        .map(Arc::from);
+    Some(Some(AccessLog {
+        path: Arc::from(path),
+        encoding,
+        format,
+    }))
 }
 
 fn trust_domain(r: &mut Reader<'_>, field: &str, text: &str) -> Option<TrustDomain> {
-    let domain = TrustDomain::new(text).map_err(|error| Reason::TrustDomain { text: text.to_owned(), why: error.to_string() });
+    let domain = TrustDomain::new(text).map_err(|error| Reason::TrustDomain {
+        text: text.to_owned(),
+        why: error.to_string(),
+    });
     r.take(field, domain)
 }
 
@@ -143,5 +174,8 @@ fn string<'v>(r: &mut Reader<'_>, parent: &'v Value, field: &str) -> Option<&'v 
 
 fn duration(r: &mut Reader<'_>, parent: &Value, field: &str) -> Option<Duration> {
     let text = string(r, parent, field)?;
-    r.take(field, parse_duration(text).ok_or_else(|| Reason::Duration { text: text.to_owned() }))
+    r.take(
+        field,
+        parse_duration(text).ok_or_else(|| Reason::Duration { text: text.to_owned() }),
+    )
 }

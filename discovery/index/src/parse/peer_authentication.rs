@@ -27,7 +27,13 @@ pub(super) fn read(r: &mut Reader<'_>, key: ObjectKey, raw: &crds::PeerAuthentic
     if !spec.port_level_mtls.is_empty() && selector.is_none() {
         r.refuse_at("portLevelMtls", Reason::PortsWithoutSelector);
     }
-    Some(PeerAuthentication { created: created(&raw.metadata), key, selector, mode: mode(spec.mtls.as_ref()), ports })
+    Some(PeerAuthentication {
+        created: created(&raw.metadata),
+        key,
+        selector,
+        mode: mode(spec.mtls.as_ref()),
+        ports,
+    })
 }
 
 /// The pods it is for; none, that is all of the namespace, also if no label is given.

@@ -10,11 +10,21 @@ use crate::reader::Reader;
 
 pub(super) fn tls(r: &mut Reader<'_>, route: &vs::TlsRoute, hosts: &[Host]) -> Option<TlsRoute> {
     if route.r#match.is_empty() {
-        r.refuse_at("match", Reason::Missing { remedy: "write at least one match with sniHosts" });
+        r.refuse_at(
+            "match",
+            Reason::Missing {
+                remedy: "write at least one match with sniHosts",
+            },
+        );
     }
     let matches = r.each("match", &route.r#match, |r, condition| {
         if condition.sni_hosts.is_empty() {
-            r.refuse_at("sniHosts", Reason::Missing { remedy: "name at least one server name" });
+            r.refuse_at(
+                "sniHosts",
+                Reason::Missing {
+                    remedy: "name at least one server name",
+                },
+            );
         }
         let sni_hosts = r.each("sniHosts", &condition.sni_hosts, |r, text| {
             let sni = r.take("", Host::new(text))?;
@@ -58,28 +68,44 @@ pub(super) fn source_namespace(r: &mut Reader<'_>, text: Option<&String>) -> Opt
 
 fn destinations(r: &mut Reader<'_>, raw: &[vs::RouteDestination]) -> Vec<WeightedDestination> {
     if raw.is_empty() {
-        r.refuse_at("route", Reason::Missing { remedy: "name at least one destination" });
+        r.refuse_at(
+            "route",
+            Reason::Missing {
+                remedy: "name at least one destination",
+            },
+        );
     }
-    let shares = weights(r, raw.iter().map(|entry| entry.weight));
+    let shares = weights(
+        r,
+        raw.iter().map(|entry| (entry.destination.host.as_str(), entry.weight)),
+    );
     let mut shares = shares.into_iter();
     r.each("route", raw, |r, entry| {
         let weight = shares.next().unwrap_or_default();
         let destination = destination(r, "destination", &entry.destination)?;
-        Some(WeightedDestination { destination, weight, headers: Headers::default() })
+        Some(WeightedDestination {
+            destination,
+            weight,
+            headers: Headers::default(),
+        })
     })
 }
 
-/// The weights of a rule's destinations, as many as there are. A single destination gets everything, whatever it says.
-pub(super) fn weights(r: &mut Reader<'_>, raw: impl ExactSizeIterator<Item = Option<i32>>) -> Vec<u32> {
+/// The weights of a rule's destinations (hosts and what is written), as many as there are. A single destination gets everything, whatever it says.
+pub(super) fn weights<'h>(r: &mut Reader<'_>, raw: impl ExactSizeIterator<Item = (&'h str, Option<i32>)>) -> Vec<u32> {
     let count = raw.len();
     let mut negative = false;
     let weights: Vec<u32> = raw
         .enumerate()
-        .map(|(index, weight)| {
+        .map(|(index, (host, weight))| {
             let weight = weight.unwrap_or(0);
             u32::try_from(weight).unwrap_or_else(|_| {
                 negative = true;
-                r.refuse_at(&format!("route[{index}].weight"), Reason::NegativeWeight { weight });
+                let destination = host.to_owned();
+                r.refuse_at(
+                    &format!("route[{index}].weight"),
+                    Reason::NegativeWeight { weight, destination },
+                );
                 0
             })
         })
@@ -105,7 +131,13 @@ pub(super) fn destination(r: &mut Reader<'_>, field: &str, raw: &raw::Destinatio
         }
         let subset = raw.subset.as_ref().filter(|name| !name.is_empty());
         let subset = subset.and_then(|name| r.take("subset", SubsetName::new(name)));
-        let port = r.inside("port", |r| r.port("number", raw.port.as_ref().and_then(|port| port.number)));
-        Some(Destination { host: host?, subset, port })
+        let port = r.inside("port", |r| {
+            r.port("number", raw.port.as_ref().and_then(|port| port.number))
+        });
+        Some(Destination {
+            host: host?,
+            subset,
+            port,
+        })
     })
 }

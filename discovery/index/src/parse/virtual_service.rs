@@ -20,10 +20,20 @@ pub(super) fn read(r: &mut Reader<'_>, key: ObjectKey, raw: &crds::VirtualServic
     }
     let hosts = hosts(r, &spec.hosts, gateways.contains(&GatewayRef::Mesh));
     if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
-        r.refuse_at("http", Reason::Missing { remedy: "write at least one rule in http, tls or tcp" });
+        r.refuse_at(
+            "http",
+            Reason::Missing {
+                remedy: "write at least one rule in http, tls or tcp",
+            },
+        );
     }
     if delegated_to && !(spec.tls.is_empty() && spec.tcp.is_empty()) {
-        r.refuse_at("hosts", Reason::Missing { remedy: "name the hosts: only http rules can be delegated" });
+        r.refuse_at(
+            "hosts",
+            Reason::Missing {
+                remedy: "name the hosts: only http rules can be delegated",
+            },
+        );
     }
     let http = http::routes(r, &spec.http, delegated_to);
     let tls = r.each("tls", &spec.tls, |r, route| stream::tls(r, route, &hosts));
@@ -50,7 +60,10 @@ fn hosts(r: &mut Reader<'_>, texts: &[String], at_mesh: bool) -> Vec<Host> {
             return None;
         }
         if !seen.insert(host.clone()) {
-            r.refuse(Reason::Duplicate { name: host.to_string(), remedy: "remove one" });
+            r.refuse(Reason::Duplicate {
+                name: host.to_string(),
+                remedy: "remove one",
+            });
             return None;
         }
         Some(host)
@@ -61,7 +74,9 @@ fn gateways(r: &mut Reader<'_>, texts: &[String]) -> BTreeSet<GatewayRef> {
     if texts.is_empty() {
         return BTreeSet::from([GatewayRef::Mesh]);
     }
-    r.each("gateways", texts, |r, text| gateway_ref(r, text)).into_iter().collect()
+    r.each("gateways", texts, |r, text| gateway_ref(r, text))
+        .into_iter()
+        .collect()
 }
 
 /// The places where a condition is in force; none if it says nothing.
@@ -76,7 +91,10 @@ fn gateway_ref(r: &mut Reader<'_>, text: &str) -> Option<GatewayRef> {
     }
     let own = r.namespace.clone();
     let named = |namespace: Option<Namespace>, name: Option<ObjectName>| {
-        Some(GatewayRef::Gateway { namespace: namespace?, name: name? })
+        Some(GatewayRef::Gateway {
+            namespace: namespace?,
+            name: name?,
+        })
     };
     match (text.split_once('/'), text.split_once('.')) {
         (Some((".", name)), _) => {
