@@ -64,6 +64,14 @@ impl Conn {
         Ok(Self { io: Io::Tls(tls), peer, alpn })
     }
 
+    /// The socket of a connection that nothing carries but TCP.
+    pub fn into_plain(self) -> Option<TcpStream> {
+        match self.io {
+            Io::Plain(socket) => Some(socket),
+            Io::Tls(_) | Io::H2(_) => None,
+        }
+    }
+
     /// Whether TLS carries it.
     pub fn is_tls(&self) -> bool {
         matches!(self.io, Io::Tls(_))
