@@ -190,18 +190,6 @@ impl Store {
             });
         }
     }
-
-    /// How many resources are encoded.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.resources
-            .lock()
-            .kinds
-            .values()
-            .flat_map(HashMap::values)
-            .map(Vec::len)
-            .sum()
-    }
 }
 
 impl Resources {
