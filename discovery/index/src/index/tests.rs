@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use mizzen_model::{
-    Change, Changes, Destination, EndpointHealth, EndpointTls, Host, MeshConfig, Protocol, SubsetName, TrustDomain,
-    Unresolved,
+    Change, Changes, Destination, EndpointHealth, EndpointTls, Host, Kind, MeshConfig, MtlsMode, ObjectName, Protocol,
+    SubsetName, TrustDomain, Unresolved,
 };
 use serde_json::{Value as Json, json};
 

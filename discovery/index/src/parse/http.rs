@@ -9,9 +9,9 @@ use mizzen_model::{
     WeightedDestination,
 };
 
-use super::http_action as action;
 use super::stream::{destination, source_namespace, weights};
 use super::virtual_service::match_gateways;
+use super::{http_action as action, resilience};
 use crate::error::{Caution, Reason};
 use crate::reader::{Reader, text};
 
@@ -60,11 +60,11 @@ fn route(r: &mut Reader<'_>, raw: &vs::HttpRoute, delegated_to: bool) -> Option<
     let retries = raw
         .retries
         .as_ref()
-        .map(|retries| r.inside("retries", |r| action::retries(r, retries)));
+        .map(|retries| r.inside("retries", |r| resilience::retries(r, retries)));
     let fault = raw
         .fault
         .as_ref()
-        .map(|fault| r.inside("fault", |r| action::fault(r, fault)));
+        .map(|fault| r.inside("fault", |r| resilience::fault(r, fault)));
     let mirrors = action::mirrors(r, raw);
     let cors = raw
         .cors_policy

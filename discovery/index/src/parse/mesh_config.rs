@@ -6,7 +6,7 @@ use std::time::Duration;
 use mizzen_model::{AccessLog, AccessLogEncoding, DataPlane, MeshConfig, OutboundPolicy, TrustDomain};
 use serde_json::Value;
 
-use super::http_action::retry_on;
+use super::resilience::retry_on;
 use crate::diagnostic::Diagnostic;
 use crate::error::Reason;
 use crate::reader::{Reader, parse_duration};
