@@ -36,6 +36,7 @@ const ACTED_ON: &[&str] = &[
     "security.controlPlane.mtls",
     "security.dataPlane",
     "security.certificateAuthority.istiod.workloadCertTTLDefault",
+    "security.certificateAuthority.istiod.workloadCertTTLMax",
     "gateways.enabled",
     "gateways.ingress.enabled",
     "gateways.ingress.service",

@@ -107,6 +107,16 @@ fn container(mesh: &ValidatedMesh, config: &mizzen_crds::maistra::ContainerConfi
     if logging.and_then(|l| l.log_as_json) == Some(true) {
         variables.push(env("MIZZEN_LOG_FORMAT", "json"));
     }
+    let authority = mesh.spec().security.as_ref().and_then(|s| s.certificate_authority.as_ref());
+    let istiod = authority.and_then(|c| c.istiod.as_ref());
+    for (name, ttl) in [
+        ("DEFAULT_WORKLOAD_CERT_TTL", istiod.and_then(|i| i.workload_cert_ttl_default.as_ref())),
+        ("MAX_WORKLOAD_CERT_TTL", istiod.and_then(|i| i.workload_cert_ttl_max.as_ref())),
+    ] {
+        // One number and one unit, whatever was written.
+        let seconds = ttl.and_then(|ttl| crate::checks::duration(ttl).ok());
+        variables.extend(seconds.map(|seconds| env(name, format!("{seconds}s"))));
+    }
     Container {
         name: "discovery".to_owned(),
         image: Some(mesh.image("mizzen", config)),

@@ -47,9 +47,9 @@ pub(crate) fn cluster_role(mesh: &ValidatedMesh) -> ClusterRole {
             rule(&["security.istio.io"], &["peerauthentications/status"], &[], &["patch", "update"]),
             rule(&["authentication.k8s.io"], &["tokenreviews"], &[], &["create"]),
             rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &[], &["create"]),
-            // The trust bundle in member namespaces. `create` cannot be limited to a name.
-            rule(&[""], &["configmaps"], &[], &["create", "list", "watch"]),
-            rule(&[""], &["configmaps"], &[TRUST_BUNDLE], &["get", "update", "patch", "delete"]),
+            // The trust bundle in member namespaces. `create` cannot be limited to a name; lists are by name.
+            rule(&[""], &["configmaps"], &[], &["create"]),
+            rule(&[""], &["configmaps"], &[TRUST_BUNDLE], &["get", "list", "watch", "update", "patch", "delete"]),
             rule(
                 &["admissionregistration.k8s.io"],
                 &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],

@@ -60,7 +60,7 @@ pub(crate) async fn release(context: &Context, name: &str, mesh_namespace: &str)
         Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
         other => other?,
     }
-    clean(context, name).await?;
+    clean(context, name, mesh_namespace).await?;
     context.leaving.lock().insert((mesh_namespace.to_owned(), name.to_owned()));
     Ok(())
 }
@@ -73,20 +73,18 @@ pub(crate) async fn look_again(context: &Context, mesh_namespace: &str) -> kube:
     for entry in &left {
         let found = api.get_opt(&entry.1).await?;
         if found.is_some_and(|namespace| membership(&namespace, mesh_namespace) == Membership::None) {
-            clean(context, &entry.1).await?;
+            clean(context, &entry.1, mesh_namespace).await?;
         }
         context.leaving.lock().remove(entry);
     }
     Ok(!left.is_empty())
 }
 
-/// Deletes the trust bundle, if the control plane wrote it and no user's hand.
-pub(crate) async fn clean(context: &Context, namespace: &str) -> kube::Result<()> {
+/// Deletes the trust bundle, if it is this mesh's: the control plane labels what it writes.
+pub(crate) async fn clean(context: &Context, namespace: &str, mesh_namespace: &str) -> kube::Result<()> {
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
     let Some(bundle) = api.get_opt(TRUST_BUNDLE).await? else { return Ok(()) };
-    let by_hand = |manager: &str| manager.starts_with("kubectl") || manager.starts_with("helm");
-    let managers = bundle.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
-    if managers.clone().next().is_none() || managers.clone().any(by_hand) {
+    if bundle.labels().get(labels::MEMBER_OF).is_none_or(|mesh| mesh != mesh_namespace) {
         return Ok(());
     }
     match api.delete(TRUST_BUNDLE, &DeleteParams::default()).await {
