@@ -17,10 +17,11 @@ pub fn names_affected(mesh: &Mesh, changes: &Changes, scope: &Scope, type_url: T
     if !matches!(type_url, TypeUrl::Cluster | TypeUrl::Listener) {
         return false;
     }
-    let gateway = scope.kind() == NodeKind::Gateway;
+    let view = View::new(mesh, scope);
+    let gateway = view.is_gateway();
     changes.iter().any(|change| match change {
         Change::Config | Change::Service { .. } => true,
-        Change::Workload(key) => key == scope.workload(),
+        Change::Workload(key) => alike(&view, key) || labels_decide(&view, key),
         Change::Rule { .. } => type_url == TypeUrl::Cluster,
         Change::Gateway(_) => gateway,
         Change::Route { at, .. } => gateway && *at != GatewayRef::Mesh,
@@ -45,7 +46,7 @@ pub fn affected(mesh: &Mesh, changes: &Changes, scope: &Scope, type_url: TypeUrl
     };
     match type_url {
         TypeUrl::Cluster | TypeUrl::Endpoints => match ClusterName::parse(name) {
-            Some(ClusterName::Outbound { host, .. }) => ask(&|change| outbound(mesh, &host, change)),
+            Some(ClusterName::Outbound { host, .. }) => ask(&|change| outbound(&view, &host, change)),
             Some(ClusterName::Inbound { .. }) => ask(&|change| own(&view, change)),
             _ => ask(&|_| false),
         },
@@ -55,7 +56,7 @@ pub fn affected(mesh: &Mesh, changes: &Changes, scope: &Scope, type_url: TypeUrl
         TypeUrl::Listener if name == VIRTUAL_OUTBOUND => ask(&|_| false),
         TypeUrl::Listener if name == VIRTUAL_INBOUND => ask(&|change| own(&view, change) || policy(&view, change)),
         TypeUrl::Listener => {
-            listener_address(name).is_some_and(|(_, port)| ask(&|change| listener(mesh, port, change)))
+            listener_address(name).is_some_and(|(_, port)| ask(&|change| listener(&view, port, change)))
         }
         TypeUrl::Route if scope.kind() == NodeKind::Gateway => ask(&|change| match change {
             Change::Gateway(_) | Change::Rule { .. } => true,
@@ -74,8 +75,10 @@ pub fn affected(mesh: &Mesh, changes: &Changes, scope: &Scope, type_url: TypeUrl
 }
 
 /// A cluster to a service, or its endpoints.
-fn outbound(mesh: &Mesh, host: &Host, change: &Change) -> bool {
+fn outbound(view: &View<'_>, host: &Host, change: &Change) -> bool {
+    let mesh = view.mesh;
     match change {
+        Change::Workload(key) => labels_decide(view, key),
         Change::Service { host: changed, .. } | Change::Endpoints(changed) => changed == host,
         Change::Rule { host: changed, .. } => changed.covers(host),
         Change::PeerAuthentication(namespace) => {
@@ -86,6 +89,22 @@ fn outbound(mesh: &Mesh, host: &Host, change: &Change) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a workload may have been, or may now be, one that shares what stands beside the scope's: resources are kept
+/// once for all proxies alike, and it may be another of these that changed.
+fn alike(view: &View<'_>, key: &ObjectKey) -> bool {
+    if key == view.scope.workload() {
+        return true;
+    }
+    let own = view.workload.map(|workload| &workload.service_account);
+    let other = view.mesh.workload(key).map(|workload| &workload.service_account);
+    key.namespace == *view.namespace() && other.is_some() && (own.is_none() || own == other)
+}
+
+/// Whether labels of a client in the scope's namespace, which changed, may decide about its outbound traffic.
+fn labels_decide(view: &View<'_>, key: &ObjectKey) -> bool {
+    key.namespace == *view.namespace() && view.mesh.chooses_clients()
 }
 
 /// What stands beside the workload.
@@ -105,8 +124,10 @@ fn policy(view: &View<'_>, change: &Change) -> bool {
 }
 
 /// A sidecar's listener for a port.
-fn listener(mesh: &Mesh, port: u16, change: &Change) -> bool {
+fn listener(view: &View<'_>, port: u16, change: &Change) -> bool {
+    let mesh = view.mesh;
     match change {
+        Change::Workload(key) => labels_decide(view, key),
         Change::Service { ports, host, .. } => ports.contains(&port) || mesh.is_destination(host),
         Change::Endpoints(host) => mesh
             .service(host)
@@ -146,8 +167,7 @@ fn routed(view: &View<'_>, port: u16, only: Option<(&str, &[Host])>, change: &Ch
         }),
         // A rule may make a service's requests choose their endpoint by a hash.
         Change::Rule { .. } => true,
-        // Labels of the client's own decide about matches.
-        Change::Workload(key) => key == view.scope.workload(),
+        Change::Workload(key) => labels_decide(view, key),
         _ => false,
     }
 }

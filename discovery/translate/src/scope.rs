@@ -116,7 +116,11 @@ impl Scope {
         let mut key = format!("{:?} {}", self.kind, self.workload.namespace);
         if let Some(workload) = view.workload {
             // writing to a String cannot fail
-            let _ = write!(key, " {:?} {:?}", workload.labels, workload.services);
+            let _ = write!(
+                key,
+                " {} {:?} {:?}",
+                workload.service_account, workload.labels, workload.services
+            );
         }
         key
     }

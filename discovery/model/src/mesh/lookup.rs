@@ -301,6 +301,12 @@ impl Mesh {
             .collect()
     }
 
+    /// Whether some route or rule chooses among client workloads by their labels.
+    #[must_use]
+    pub fn chooses_clients(&self) -> bool {
+        self.objects_by_client_label.keys().next().is_some()
+    }
+
     /// All gateways, by key.
     pub fn gateways(&self) -> impl Iterator<Item = &Arc<Gateway>> {
         self.gateways.values()

@@ -56,6 +56,19 @@ pub(super) fn addresses(view: &View<'_>, service: &Service) -> BTreeSet<IpAddr> 
     endpoints.map(|endpoint| endpoint.address).collect()
 }
 
+/// Whether that is one of [`addresses`].
+fn found_at(view: &View<'_>, service: &Service, at: IpAddr) -> bool {
+    if !service.headless() {
+        return service.addresses.contains(&at);
+    }
+    let mut endpoints = view
+        .mesh
+        .endpoints(&service.host)
+        .into_iter()
+        .flat_map(|endpoints| endpoints.iter());
+    endpoints.any(|endpoint| endpoint.address == at)
+}
+
 pub(super) fn listener(view: &View<'_>, name: &str, at: IpAddr, port: u16) -> Option<listener::Listener> {
     let mut services = view.mesh.services_with_port(port, view.namespace());
     if at == ANYWHERE {
@@ -66,7 +79,7 @@ pub(super) fn listener(view: &View<'_>, name: &str, at: IpAddr, port: u16) -> Op
         let port = service
             .port(port)
             .filter(|port| port.protocol.is_carried() && !port.protocol.is_http())?;
-        addresses(view, service).contains(&at).then_some((service, port))
+        found_at(view, service, at).then_some((service, port))
     });
     let (service, port) = found?;
     Some(service_listener(view, name, at, service, port))

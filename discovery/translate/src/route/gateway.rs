@@ -15,21 +15,22 @@ use crate::view::View;
 /// A host's virtual services, and through which gateways they came.
 #[derive(Default)]
 struct Bound<'a> {
+    /// The port that clients address: the server's, not that on which the proxy listens.
+    port: u16,
     routes: Vec<&'a Arc<VirtualService>>,
     at: BTreeSet<GatewayRef>,
     https_only: bool,
 }
 
-/// All virtual services that are in force at this gateway, with the port that the proxy listens on.
+/// All virtual services that are in force at this gateway, with the port that clients address.
 pub(crate) fn gateway_routes<'a>(view: &View<'a>) -> Vec<(u16, &'a Arc<VirtualService>)> {
-    let ports = servers(view).into_iter();
-    ports
-        .flat_map(|(port, servers)| {
-            bound(view, &servers)
-                .into_values()
-                .flat_map(move |b| b.routes.into_iter().map(move |route| (port, route)))
-        })
-        .collect()
+    let mut found = Vec::new();
+    for servers in servers(view).into_values() {
+        for bound in bound(view, &servers).into_values() {
+            found.extend(bound.routes.into_iter().map(|own| (bound.port, own)));
+        }
+    }
+    found
 }
 
 /// None if no Gateway opens that port.
@@ -40,15 +41,12 @@ pub(super) fn virtual_hosts(view: &View<'_>, port: u16) -> Option<Vec<route::Vir
         .map(|(host, bound)| {
             let place = Place {
                 view,
-                port,
+                port: bound.port,
                 at: bound.at,
             };
             let routes = bound.routes.iter().flat_map(|own| place.routes(own)).collect();
-            let mut built = virtual_host(
-                format!("{host}:{port}"),
-                vec![host.to_string()],
-                last_things_last(routes),
-            );
+            let name = format!("{host}:{}", bound.port);
+            let mut built = virtual_host(name, vec![host.to_string()], last_things_last(routes));
             if bound.https_only {
                 built.require_tls = route::virtual_host::TlsRequirementType::All.into();
             }
@@ -75,7 +73,11 @@ fn bound<'a>(view: &View<'a>, servers: &[(&'a Arc<Gateway>, &'a Server)]) -> BTr
         };
         if server.tls.as_ref().is_some_and(|tls| tls.https_redirect) {
             for served in &server.hosts {
-                found.entry(served.host.clone()).or_default().https_only = true;
+                let bound = found.entry(served.host.clone()).or_insert_with(|| Bound {
+                    port: server.port,
+                    ..Bound::default()
+                });
+                bound.https_only = true;
             }
         }
         for own in view.mesh.virtual_services_at(&at, view.namespace()) {
@@ -84,7 +86,10 @@ fn bound<'a>(view: &View<'a>, servers: &[(&'a Arc<Gateway>, &'a Server)]) -> BTr
                 .iter()
                 .flat_map(|host| server.hosts.iter().filter_map(|s| common(s, own, host)))
             {
-                let bound = found.entry(host.clone()).or_default();
+                let bound = found.entry(host.clone()).or_insert_with(|| Bound {
+                    port: server.port,
+                    ..Bound::default()
+                });
                 bound.at.insert(at.clone());
                 if !bound.routes.iter().any(|known| known.key == own.key) {
                     bound.routes.push(own);
