@@ -357,13 +357,12 @@ impl Balancer {
     /// Recomputes the lists that picks read.
     fn rebuild(&mut self) {
         let ejected = |slot: u32| self.slot(slot).is_some_and(|host| host.record.is_ejected());
-        let members: Vec<Member> = self
-            .set
-            .endpoints
-            .iter()
-            .filter_map(|endpoint| {
+        // Of an address that stands in the set twice, the first entry counts.
+        let members: Vec<Member> = (0_u32..)
+            .zip(&self.set.endpoints)
+            .filter_map(|(position, endpoint)| {
                 let slot = *self.by_address.get(&endpoint.address)?;
-                Some(Member::new(slot, endpoint, ejected(slot)))
+                (self.slot(slot)?.endpoint == Some(position)).then(|| Member::new(slot, endpoint, ejected(slot)))
             })
             .collect();
         self.ejected = self

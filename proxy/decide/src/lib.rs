@@ -44,3 +44,6 @@ pub const fn mix(random: u64, salt: u64) -> u64 {
 pub fn hits(fraction: mizzen_proxy_config::Fraction, random: u64) -> bool {
     random % u64::from(fraction.denominator.max(1)) < u64::from(fraction.numerator)
 }
+
+#[cfg(test)]
+mod tests;
