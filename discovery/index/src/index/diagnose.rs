@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mizzen_model::{
-    Destination, DestinationRule, Gateway, GatewayRef, HttpAction, Kind, Labels, Mesh, ObjectKey, PeerAuthentication,
-    TrafficPolicy, VirtualService,
+    Destination, DestinationRule, Gateway, GatewayRef, Host, HttpAction, Kind, Labels, Mesh, Namespace, ObjectKey,
+    PeerAuthentication, TrafficPolicy, VirtualService,
 };
 
 use super::{Index, Value};
@@ -54,13 +54,14 @@ impl Index {
 
     fn reports_now(&self) -> BTreeMap<ObjectKey, Report> {
         let mut reports = BTreeMap::new();
+        let rivals = Rivals::of(&self.mesh);
         for (key, config) in self.configs.iter().filter(|(key, _)| self.is_member(&key.namespace)) {
             let mut diagnostics = config.diagnostics.clone();
             match &config.value {
                 Value::VirtualService(value) => virtual_service(&self.mesh, value, &mut diagnostics),
-                Value::DestinationRule(value) => destination_rule(&self.mesh, value, &mut diagnostics),
+                Value::DestinationRule(value) => destination_rule(&self.mesh, &rivals, value, &mut diagnostics),
                 Value::Gateway(value) => gateway(&self.mesh, value, &mut diagnostics),
-                Value::PeerAuthentication(value) => peer_authentication(&self.mesh, value, &mut diagnostics),
+                Value::PeerAuthentication(value) => peer_authentication(&rivals, value, &mut diagnostics),
                 Value::Nothing => {}
             }
             diagnostics.sort_by_key(|diagnostic| diagnostic.severity);
@@ -87,6 +88,32 @@ impl Index {
             );
         }
         reports
+    }
+}
+
+/// Objects that may say something about the same thing, so that none has to be compared with all.
+struct Rivals<'m> {
+    rules: BTreeMap<(&'m Namespace, &'m Host), Vec<&'m DestinationRule>>,
+    policies: BTreeMap<&'m Namespace, Vec<&'m PeerAuthentication>>,
+}
+
+impl<'m> Rivals<'m> {
+    fn of(mesh: &'m Mesh) -> Self {
+        let mut rivals = Self {
+            rules: BTreeMap::new(),
+            policies: BTreeMap::new(),
+        };
+        for rule in mesh.destination_rules() {
+            rivals
+                .rules
+                .entry((&rule.key.namespace, &rule.host))
+                .or_default()
+                .push(rule);
+        }
+        for policy in mesh.peer_authentications() {
+            rivals.policies.entry(&policy.key.namespace).or_default().push(policy);
+        }
+        rivals
     }
 }
 
@@ -241,7 +268,7 @@ fn hosts_at_gateway(gateway: &Gateway, route: &VirtualService, found: &mut Vec<D
     }
 }
 
-fn destination_rule(mesh: &Mesh, rule: &DestinationRule, found: &mut Vec<Diagnostic>) {
+fn destination_rule(mesh: &Mesh, rivals: &Rivals<'_>, rule: &DestinationRule, found: &mut Vec<Diagnostic>) {
     if !rule.host.is_wildcard() && mesh.visible_service(&rule.host, &rule.key.namespace).is_none() {
         let message = format!(
             "no service {} can be seen from namespace {}, so the rule has no effect: correct the host",
@@ -249,10 +276,12 @@ fn destination_rule(mesh: &Mesh, rule: &DestinationRule, found: &mut Vec<Diagnos
         );
         found.push(Diagnostic::warning("HostNotFound", "spec.host", message));
     }
-    let same = mesh.destination_rules().filter(|other| {
-        let place = other.key.namespace == rule.key.namespace && other.host == rule.host;
-        place && other.workload_selector == rule.workload_selector
-    });
+    let same = rivals
+        .rules
+        .get(&(&rule.key.namespace, &rule.host))
+        .into_iter()
+        .flatten();
+    let same = same.filter(|other| other.workload_selector == rule.workload_selector);
     let older: Vec<_> = same
         .filter(|other| (other.created, &other.key) < (rule.created, &rule.key))
         .collect();
@@ -319,10 +348,9 @@ fn gateway(mesh: &Mesh, gateway: &Gateway, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn peer_authentication(mesh: &Mesh, policy: &PeerAuthentication, found: &mut Vec<Diagnostic>) {
-    let same = mesh.peer_authentications().filter(|other| {
-        other.key.namespace == policy.key.namespace && other.selector == policy.selector && other.key != policy.key
-    });
+fn peer_authentication(rivals: &Rivals<'_>, policy: &PeerAuthentication, found: &mut Vec<Diagnostic>) {
+    let same = rivals.policies.get(&policy.key.namespace).into_iter().flatten();
+    let same = same.filter(|other| other.selector == policy.selector);
     let older: BTreeSet<&ObjectKey> = same
         .filter(|other| (other.created, &other.key) < (policy.created, &policy.key))
         .map(|other| &other.key)

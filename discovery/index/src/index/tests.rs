@@ -560,6 +560,46 @@ fn the_younger_of_two_routes_for_a_host_is_told_so() {
     assert_eq!(found, [(Severity::Warning, "HostConflict", "spec.hosts[0]")]);
 }
 
+// E3, F6
+#[test]
+fn the_younger_of_two_rules_or_policies_for_the_same_is_told_so() {
+    let mut index = Index::new(settings());
+    for json in all() {
+        apply(&mut index, json);
+    }
+    let tls =
+        |mode: &str| json!({"host": "reviews", "trafficPolicy": {"tls": {"mode": mode}}, "subsets": [{"name": "v1"}]});
+    apply(&mut index, config("DestinationRule", "second", 2, tls("SIMPLE")));
+    apply(&mut index, config("DestinationRule", "third", 3, tls("DISABLE")));
+    apply(
+        &mut index,
+        config("PeerAuthentication", "second", 2, json!({"mtls": {"mode": "DISABLE"}})),
+    );
+    let workloads = json!({"selector": {"matchLabels": {"app": "a"}}, "mtls": {"mode": "DISABLE"}});
+    apply(&mut index, config("PeerAuthentication", "narrow", 2, workloads));
+    let reports = index.diagnose();
+    let warning = Severity::Warning;
+    assert_eq!(codes(report(&reports, Kind::DestinationRule, "reviews")), []);
+    assert_eq!(
+        codes(report(&reports, Kind::DestinationRule, "second")),
+        [(warning, "SubsetConflict", "spec.subsets[0].name")]
+    );
+    assert_eq!(
+        codes(report(&reports, Kind::DestinationRule, "third")),
+        [
+            (warning, "RuleConflict", "spec.trafficPolicy"),
+            (warning, "SubsetConflict", "spec.subsets[0].name")
+        ]
+    );
+    assert_eq!(
+        codes(report(&reports, Kind::PeerAuthentication, "second")),
+        [(Severity::Error, "PolicyConflict", "spec.selector")]
+    );
+    for fine in ["default", "narrow"] {
+        assert_eq!(codes(report(&reports, Kind::PeerAuthentication, fine)), []);
+    }
+}
+
 // C8, F6
 #[test]
 fn gateways_are_looked_at_together_with_routes_and_pods() {
