@@ -1,8 +1,8 @@
 //! The two containers: the one that sets redirection up, and the sidecar.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler,
-    ObjectFieldSelector, PodSpec, Probe, ResourceFieldSelector, SecurityContext,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle,
+    LifecycleHandler, ObjectFieldSelector, PodSpec, Probe, ResourceFieldSelector, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value, json};
@@ -14,6 +14,7 @@ use crate::config::InjectConfig;
 
 const OUTBOUND_PORT: &str = "15001";
 const INBOUND_PORT: &str = "15006";
+const AGENT_PORT: u16 = 15020;
 const HEALTH_PORT: i32 = 15021;
 const PROMETHEUS_PORT: i32 = 15090;
 
@@ -164,16 +165,19 @@ impl Context<'_> {
         }
     }
 
-    /// Inbound connections are told to end while the application still runs; the sidecar itself ends after it.
+    /// Inbound connections are told to end while the application still runs; the sidecar itself ends after it. The agent
+    /// takes that order by POST from inside the pod only, which a hook of kind httpGet cannot send.
     fn drain_hook(&self) -> Lifecycle {
-        let get = HTTPGetAction {
-            path: Some("/drain".to_owned()),
-            port: IntOrString::Int(i32::from(self.options.status_port)),
-            ..HTTPGetAction::default()
-        };
+        let mut command: Vec<String> = ["/usr/local/bin/mizzen-proxy", "request", "POST", "drain"]
+            .map(str::to_owned)
+            .into();
+        if self.options.status_port != AGENT_PORT {
+            command.push(format!("--debug-port={}", self.options.status_port));
+        }
+        let exec = ExecAction { command: Some(command) };
         Lifecycle {
             pre_stop: Some(LifecycleHandler {
-                http_get: Some(get),
+                exec: Some(exec),
                 ..LifecycleHandler::default()
             }),
             ..Lifecycle::default()
