@@ -348,7 +348,16 @@ fn endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
         health: [Health::Healthy, Health::Degraded, Health::Draining, Health::Unhealthy][usize::from(health)],
         ..endpoint(last)
     });
-    proptest::collection::vec(one, 0..12)
+    proptest::collection::vec(one, 0..12).prop_map(|mut endpoints| {
+        // Of an address that stands there twice only the first counts.
+        let mut seen = Vec::new();
+        endpoints.retain(|endpoint: &Endpoint| {
+            let new = !seen.contains(&endpoint.address);
+            seen.push(endpoint.address.clone());
+            new
+        });
+        endpoints
+    })
 }
 
 proptest! {
