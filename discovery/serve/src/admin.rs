@@ -23,8 +23,8 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use mizzen_webhook::IstiodWebhooks;
 use mizzen_xds::Ads;
-use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -41,15 +41,15 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) parts: Arc<RwLock<Parts>>,
+    pub(crate) parts: Arc<Parts>,
     pub(crate) stop: CancellationToken,
 }
 
-/// What comes into being while the process starts.
-#[derive(Default)]
+/// What the pages tell about.
 pub(crate) struct Parts {
-    pub(crate) hub: Option<Arc<Hub>>,
-    pub(crate) ads: Option<Ads>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) ads: Ads,
+    pub(crate) webhooks: IstiodWebhooks,
 }
 
 impl Admin {
@@ -118,17 +118,14 @@ async fn loopback_only(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Requ
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    let reason = {
-        let parts = admin.parts.read();
-        if admin.stop.is_cancelled() {
-            Some("shutting down")
-        } else if parts.hub.is_none() || parts.ads.is_none() {
-            Some("starting: the certificate authority is not ready")
-        } else if !parts.hub.as_ref().is_some_and(|hub| hub.is_ready()) {
-            Some("starting: not all kinds have been listed")
-        } else {
-            None
-        }
+    let reason = if admin.stop.is_cancelled() {
+        Some("shutting down")
+    } else if !admin.parts.hub.is_ready() {
+        Some("starting: not all kinds have been listed")
+    } else if !admin.parts.webhooks.is_ready() {
+        Some("starting: the injector's configuration or the namespaces are not known")
+    } else {
+        None
     };
     match reason {
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
@@ -157,10 +154,9 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 
 /// Each proxy and how far it is with each type.
 async fn syncz(State(admin): State<Admin>) -> Response {
-    let Some(ads) = admin.parts.read().ads.clone() else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
-    let proxies: Vec<Value> = ads
+    let proxies: Vec<Value> = admin
+        .parts
+        .ads
         .status(Instant::now())
         .into_iter()
         .map(|stream| {
@@ -204,21 +200,17 @@ async fn syncz(State(admin): State<Admin>) -> Response {
 
 /// What one proxy (`?proxy=<pod>.<namespace>`) is sent without asking by name: names, versions and sizes.
 async fn config_dump(State(admin): State<Admin>, Query(query): Query<BTreeMap<String, String>>) -> Response {
-    let (Some(hub), Some(ads)) = ({
-        let parts = admin.parts.read();
-        (parts.hub.clone(), parts.ads.clone())
-    }) else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
     let Some(proxy) = query.get("proxy") else {
         return (StatusCode::BAD_REQUEST, "which proxy? add ?proxy=<pod>.<namespace>\n").into_response();
     };
-    let stream = ads
+    let stream = admin
+        .parts
+        .ads
         .status(Instant::now())
         .into_iter()
         .rev()
         .find(|stream| stream.proxy == *proxy);
-    let Some(types) = stream.and_then(|stream| hub.dump(stream.stream)) else {
+    let Some(types) = stream.and_then(|stream| admin.parts.hub.dump(stream.stream)) else {
         return (
             StatusCode::NOT_FOUND,
             "no such proxy is connected here: see /debug/syncz\n",
@@ -243,7 +235,7 @@ async fn config_dump(State(admin): State<Admin>, Query(query): Query<BTreeMap<St
 
 /// How large the mesh is.
 async fn mesh(State(admin): State<Admin>) -> Response {
-    let mesh = admin.parts.read().hub.as_ref().and_then(|hub| hub.mesh());
+    let mesh = admin.parts.hub.mesh();
     let Some(mesh) = mesh else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };

@@ -176,3 +176,6 @@ fn type_url(kind: ResourceType) -> TypeUrl {
         ResourceType::VirtualHost => TypeUrl::VirtualHost,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use kube::Client;
 use mizzen_ca::{Ca, CaSettings, TtlPolicy};
 use mizzen_index::Index;
+use mizzen_webhook::IstiodWebhooks;
 use mizzen_xds::{Ads, Limits, Settings as AdsSettings};
-use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -67,6 +67,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     ca.register_metrics(&mut registry);
     info!(trust_domain = %ca.trust_domain(), "certificate authority ready");
 
+    let webhooks = IstiodWebhooks::new(client.clone(), &args.revision, &args.namespace, &mut registry);
+
     let mut tasks = JoinSet::new();
     let (status_tx, reports) = mpsc::channel(REPORTS);
     let hub = Hub::new(status_tx.clone());
@@ -81,10 +83,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let ads = Ads::new(Arc::new(HubSource(hub.clone())), ads_settings, ads_metrics);
     tasks.spawn(hub::sweep(hub.clone()));
 
-    let parts = Arc::new(RwLock::new(Parts {
-        hub: Some(hub.clone()),
-        ads: Some(ads.clone()),
-    }));
+    let parts = Arc::new(Parts {
+        hub: hub.clone(),
+        ads: ads.clone(),
+        webhooks: webhooks.clone(),
+    });
     let admin = Admin {
         registry: Arc::new(registry),
         parts,
@@ -142,6 +145,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         stop.clone(),
         args.drain,
     ));
+    let tls = ca.webhook_config(&names).context("no TLS for the webhooks")?;
+    let listener = listen("webhook", args.webhook_address).await?;
+    servers.spawn(webhooks.run(listener, tls, ca.root_pem(), stop.clone(), args.drain));
     if let Some(address) = args.plain_address {
         anyhow::ensure!(
             address.ip().is_loopback(),

@@ -339,6 +339,18 @@ async fn start(kubeconfig: &str) -> World {
     .await;
     slice(&client, &[("10.1.0.2", "reviews-1")]).await;
 
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), MESH);
+    let injector =
+        json!({ "revision": "basic", "meshNamespace": MESH, "images": { "registry": "localhost/mizzen", "tag": "t" } });
+    put(
+        &maps,
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "istio-sidecar-injector-basic" },
+            "data": { "values": injector.to_string() },
+        }),
+    )
+    .await;
+
     let (address, admin) = (free(), free());
     let command = Command::parse_from([
         "test".to_owned(),

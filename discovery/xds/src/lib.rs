@@ -20,7 +20,7 @@ mod service;
 mod session;
 pub mod wire;
 
-pub use mailbox::{Dirty, Mailbox};
+pub use mailbox::{Change, Dirty, Mailbox};
 pub use metrics::{Metrics, TypeLabel};
 pub use resource::{Resource, ResourceSet, ResourceType, Version, View};
 pub use service::{Ads, Opened, Refused, Settings, Source, StreamId, StreamStatus};

@@ -110,11 +110,14 @@ pub struct Mailbox {
     arrived: Notify,
 }
 
-/// A newer view, what may differ from the one before, and since when.
-pub(crate) struct Change {
-    pub(crate) view: Arc<dyn View>,
-    pub(crate) dirty: Dirty,
-    pub(crate) since: Instant,
+/// What a mailbox holds: [`Event::Changed`](crate::Event::Changed) as a value.
+pub struct Change {
+    /// The newer view.
+    pub view: Arc<dyn View>,
+    /// What may differ from the view before.
+    pub dirty: Dirty,
+    /// When the earliest of the changes was seen.
+    pub since: Instant,
 }
 
 impl Mailbox {
@@ -145,7 +148,8 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
-    pub(crate) fn take(&self) -> Option<Change> {
+    /// Empties the mailbox.
+    pub fn take(&self) -> Option<Change> {
         self.content.lock().take()
     }
 
