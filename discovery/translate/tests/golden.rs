@@ -4,6 +4,13 @@
 //! The first document of an `in.yaml` says who asks and for what: `proxy` (namespace/pod), `gateway` and `onDemand`
 //! (false if left out), and `show`: lines of a type and a name, where the name `*` lists all names.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
+
 mod support;
 
 use mizzen_translate::{NodeKind, TypeUrl, names, resource};

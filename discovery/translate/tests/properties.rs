@@ -1,5 +1,12 @@
 //! What holds for any order of events and any change.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

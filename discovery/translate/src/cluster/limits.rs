@@ -125,7 +125,6 @@ pub(super) fn balance(built: &mut cluster::Cluster, wanted: Option<&LoadBalancer
         } => {
             let config = MaglevLbConfig {
                 table_size: table_size.and_then(big),
-                ..Default::default()
             };
             (LbPolicy::Maglev, table_size.map(|_| LbConfig::MaglevLbConfig(config)))
         }

@@ -30,7 +30,8 @@ fn unpack(url: &str, value: &[u8]) -> Option<String> {
         (T::type_url() == url).then(|| format!("{:?}", T::decode(value).unwrap()))
     }
     use ext::filters::{http, listener, network};
-    let readers: &[fn(&str, &[u8]) -> Option<String>] = &[
+    type Read = fn(&str, &[u8]) -> Option<String>;
+    let readers: &[Read] = &[
         as_type::<network::http_connection_manager::v3::HttpConnectionManager>,
         as_type::<network::tcp_proxy::v3::TcpProxy>,
         as_type::<http::fault::v3::HttpFault>,
