@@ -4,12 +4,12 @@
 //! stays as it is, wishes pile up as names (not as messages), and the next connection says them all.
 
 use crate::backoff::Backoff;
-use crate::cache::{Answer, Cache, Wishes};
+use crate::cache::Cache;
+use crate::link::Link;
 use crate::node::Node;
-use crate::session::{Action, DeltaRequest, DeltaResponse, Event, Received, Session};
+use crate::session::{DeltaRequest, DeltaResponse, Received};
 use envoy_types::pb::envoy::service::discovery::v3 as pb;
 use envoy_types::pb::google::rpc;
-use mizzen_proxy_config::Kind;
 use pb::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use std::collections::VecDeque;
 use std::error::Error;
@@ -161,8 +161,7 @@ impl ClientError {
 #[derive(Debug)]
 pub struct Client {
     settings: Settings,
-    cache: Arc<Cache>,
-    session: Session,
+    link: Link,
     status: watch::Sender<Status>,
 }
 
@@ -176,8 +175,7 @@ impl Client {
         let (status, _) = watch::channel(Status::default());
         Self {
             settings,
-            cache,
-            session: Session::new(),
+            link: Link::new(cache),
             status,
         }
     }
@@ -195,7 +193,7 @@ impl Client {
         loop {
             let answered = self.status.borrow().responses;
             let error = self.stream(&mut sweeps).await;
-            self.session.step(Event::Disconnected);
+            self.link.disconnected();
             if self.status.borrow().responses > answered {
                 backoff.reset();
             }
@@ -214,16 +212,17 @@ impl Client {
     async fn wait(&mut self, pause: Duration, sweeps: &mut Interval) {
         let pause = sleep(pause);
         tokio::pin!(pause);
+        let cache = Arc::clone(self.link.cache());
         loop {
             tokio::select! {
                 () = &mut pause => return,
-                () = self.cache.wished() => {}
+                () = cache.wished() => {}
                 _ = sweeps.tick() => {
-                    self.cache.sweep();
+                    cache.sweep();
                 }
             }
             // Not connected: nothing comes out of it.
-            self.take_wishes();
+            self.link.wishes();
         }
     }
 
@@ -238,6 +237,7 @@ impl Client {
     }
 
     async fn try_stream(&mut self, sweeps: &mut Interval) -> Result<(), ClientError> {
+        let cache = Arc::clone(self.link.cache());
         let (request_tx, request_rx) = mpsc::channel(OUTBOX);
         let mut request = tonic::Request::new(ReceiverStream::new(request_rx));
         if let Some(token) = self.token()? {
@@ -245,13 +245,8 @@ impl Client {
         }
         let mut client = AggregatedDiscoveryServiceClient::new(self.connect().await?)
             .max_decoding_message_size(self.settings.max_message);
-        let mut out = VecDeque::new();
-        self.take_wishes();
-        for action in self.session.step(Event::Connected) {
-            if let Action::Send(request) = action {
-                out.push_back(self.message(request));
-            }
-        }
+        let first = self.link.connected();
+        let mut out = VecDeque::from(self.messages(first));
         // The server may wait for the first request before it says anything.
         let call = timeout(
             self.settings.connect_timeout,
@@ -277,15 +272,15 @@ impl Client {
             tokio::select! {
                 message = incoming.message() => match message.map_err(|status| self.ended(&status))? {
                     None => return Ok(()),
-                    Some(message) => self.received(message, &mut out),
+                    Some(message) => out.extend(self.received(message)),
                 },
                 permit = request_tx.reserve(), if !out.is_empty() => send(permit, &mut out),
-                () = self.cache.wished() => {
-                    let requests = self.take_wishes();
-                    out.extend(requests);
+                () = cache.wished() => {
+                    let wishes = self.link.wishes();
+                    out.extend(self.messages(wishes));
                 }
                 _ = sweeps.tick() => {
-                    self.cache.sweep();
+                    cache.sweep();
                 }
             }
         }
@@ -363,57 +358,17 @@ impl Client {
         Ok(Some(value))
     }
 
-    /// Takes the cache's wishes to the session; what is to be sent comes back.
-    fn take_wishes(&mut self) -> Vec<pb::DeltaDiscoveryRequest> {
-        let Wishes {
-            subscribe,
-            unsubscribe,
-            all,
-        } = self.cache.take_wishes();
-        let events = all
-            .into_iter()
-            .map(Event::SubscribeAll)
-            .chain(
-                unsubscribe
-                    .into_iter()
-                    .map(|(kind, names)| Event::Unsubscribe(kind, names)),
-            )
-            .chain(subscribe.into_iter().map(|(kind, names)| Event::Subscribe(kind, names)));
-        let mut requests = Vec::new();
-        for event in events {
-            for action in self.session.step(event) {
-                if let Action::Send(request) = action {
-                    requests.push(self.message(request));
-                }
-            }
-        }
-        requests
+    fn messages(&self, requests: Vec<DeltaRequest>) -> Vec<pb::DeltaDiscoveryRequest> {
+        requests.into_iter().map(|request| self.message(request)).collect()
     }
 
-    fn received(&mut self, message: pb::DeltaDiscoveryResponse, out: &mut VecDeque<pb::DeltaDiscoveryRequest>) {
-        let mut answers: Vec<(Kind, Arc<str>, Answer)> = Vec::new();
-        let mut forgotten = Vec::new();
-        let mut rejected = 0;
-        for action in self.session.step(Event::Response(response(message))) {
-            match action {
-                Action::Send(request) => out.push_back(self.message(request)),
-                Action::Apply(name, resource) => answers.push((resource.kind(), name, Answer::Present(resource))),
-                Action::Remove(kind, name) => answers.push((kind, name, Answer::Absent)),
-                Action::Forget(kind, name) => forgotten.push((kind, name)),
-                Action::Rejected(kind, name, error) => {
-                    rejected += 1;
-                    tracing::warn!(kind = kind.as_str(), name = %name, error = %error, "resource refused");
-                }
-            }
-        }
-        self.cache.apply(answers);
-        for (kind, name) in forgotten {
-            self.cache.remove(kind, &name);
-        }
+    fn received(&mut self, message: pb::DeltaDiscoveryResponse) -> Vec<pb::DeltaDiscoveryRequest> {
+        let (requests, rejected) = self.link.received(response(message));
         self.status.send_modify(|status| {
             status.responses += 1;
             status.rejected += rejected;
         });
+        self.messages(requests)
     }
 
     fn message(&self, request: DeltaRequest) -> pb::DeltaDiscoveryRequest {

@@ -6,6 +6,7 @@
 //!
 //! * [`session`]: the protocol, as `step(event) -> actions`; no I/O, no clock.
 //! * [`cache`]: what is known; forgets what nobody asks for ([`Cache::sweep`]).
+//! * [`link`]: both joined.
 //! * [`client`]: moves messages between the two over TLS, and reconnects.
 //!
 //! Never: takes a good resource away because a newer one is bad, because discovery is away, or because a connection is
@@ -15,11 +16,13 @@ pub mod backoff;
 pub mod cache;
 pub mod client;
 mod depends;
+pub mod link;
 pub mod node;
 pub mod session;
 
 pub use backoff::Backoff;
 pub use cache::{Answer, Cache, Limits, Wishes};
 pub use client::{Client, ClientError, Settings, Status};
+pub use link::Link;
 pub use node::Node;
 pub use session::{Action, DeltaRequest, DeltaResponse, Event, Received, Session};
