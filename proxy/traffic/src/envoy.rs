@@ -22,7 +22,9 @@ use crate::agent::{Agent, AgentConfig, AgentError};
 use crate::identity::{Identity, IdentityConfig};
 use crate::settings::{Role, Settings};
 use crate::svid::SvidStore;
+use crate::telemetry::{Telemetry, Workload};
 
+pub mod access_log;
 mod admin;
 mod bootstrap;
 mod forward;
@@ -67,6 +69,8 @@ pub struct EnvoyConfig {
     pub log_level: String,
     /// `component:level,…`; may be empty.
     pub component_log_level: String,
+    /// Who we are, for metrics.
+    pub workload: Workload,
     /// The agent's servers.
     pub agent: AgentConfig,
 }
@@ -89,6 +93,7 @@ impl From<&Settings> for EnvoyConfig {
             drain: settings.drain,
             log_level: settings.args.proxy_log_level.clone(),
             component_log_level: settings.args.proxy_component_log_level.clone(),
+            workload: crate::run::own_workload(settings),
             agent: settings.into(),
         }
     }
@@ -141,17 +146,17 @@ pub(crate) async fn supervise(
     shutdown: impl Future<Output = ()>,
 ) -> Result<u8, EnvoyError> {
     let _discovery = forward::serve(&config, store.clone())?;
-    let _secrets = secrets::serve(&config.secret_socket, store)?;
+    let telemetry = Arc::new(Telemetry::new(config.workload.clone()));
+    let _principal = AbortOnDropHandle::new(tokio::spawn(tell_principal(store.clone(), telemetry.clone())));
+    let _secrets = secrets::serve(&config.secret_socket, store, telemetry.shard())?;
     let text = format!("{:#}\n", bootstrap(&config));
     std::fs::write(&config.bootstrap, text).map_err(|source| EnvoyError::File {
         what: "bootstrap",
         path: config.bootstrap.display().to_string(),
         source,
     })?;
-    let admin = EnvoyAdmin::new(
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.admin_port),
-        config.router,
-    );
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.admin_port);
+    let admin = EnvoyAdmin::new(address, config.router, telemetry);
     let _agent = Agent::start(config.agent.clone(), admin.clone(), metrics).await?;
     let mut child = start(&config)?;
     tokio::pin!(shutdown);
@@ -168,6 +173,12 @@ pub(crate) async fn supervise(
         }
     }
     end(&config, &admin, child).await
+}
+
+/// Our own SPIFFE id is a label of every series as soon as it is known.
+async fn tell_principal(store: SvidStore, telemetry: Arc<Telemetry>) {
+    let svid = store.wait().await;
+    telemetry.set_principal(svid.spiffe().clone());
 }
 
 fn start(config: &EnvoyConfig) -> Result<Child, EnvoyError> {

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use tokio::sync::Notify;
 
 use crate::agent::{DataPlane, dial};
+use crate::telemetry::Telemetry;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Envoy's metrics of a large mesh are some megabytes.
@@ -29,18 +30,21 @@ pub struct EnvoyAdmin {
     was_ready: AtomicBool,
     drain: Notify,
     quit: Notify,
+    telemetry: Arc<Telemetry>,
 }
 
 impl EnvoyAdmin {
-    /// The Envoy with its admin port here.
-    pub fn new(address: SocketAddr, router: bool) -> Arc<Self> {
+    /// The Envoy with its admin port here, whose requests are counted there.
+    pub fn new(address: SocketAddr, router: bool, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let was_ready = AtomicBool::new(false);
+        let (drain, quit) = (Notify::new(), Notify::new());
         Arc::new(Self {
             address,
             router,
             was_ready,
-            drain: Notify::new(),
-            quit: Notify::new(),
+            drain,
+            quit,
+            telemetry,
         })
     }
 
@@ -151,13 +155,13 @@ impl DataPlane for EnvoyAdmin {
 
     fn metrics(&self) -> BoxFuture<'_, String> {
         async move {
-            match self.ask(Method::GET, "/stats/prometheus?usedonly").await {
-                Ok(text) => text,
-                Err(reason) => {
-                    tracing::warn!(reason, "envoy's metrics cannot be had");
-                    String::new()
-                }
-            }
+            let asked = self.ask(Method::GET, "/stats/prometheus?usedonly").await;
+            let mut text = asked.unwrap_or_else(|reason| {
+                tracing::warn!(reason, "envoy's metrics cannot be had");
+                String::new()
+            });
+            self.telemetry.render(&mut text);
+            text
         }
         .boxed()
     }

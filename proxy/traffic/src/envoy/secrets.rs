@@ -1,4 +1,5 @@
-//! The secret service for Envoy: our certificate and roots, pushed again whenever they change.
+//! The secret service for Envoy: our certificate and roots, pushed again whenever they change. On the same socket Envoy
+//! reports its requests.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,6 +10,7 @@ use envoy_types::pb::envoy::config::core::v3::{DataSource, data_source::Specifie
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret, TlsCertificate, secret,
 };
+use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogServiceServer;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
@@ -17,16 +19,20 @@ use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server
 };
 use envoy_types::util::pack_any;
 use futures::stream::{self, Stream};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
+use tower::Service as _;
 
+use super::access_log::AccessLogs;
 use super::{EnvoyError, socket};
 use crate::identity::pem;
 use crate::svid::{Svid, SvidStore};
+use crate::telemetry::Shard;
 
 /// The type of what is served.
 const TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
@@ -35,16 +41,28 @@ const CERTIFICATE: &str = "default";
 /// The mesh's roots.
 const ROOTS: &str = "ROOTCA";
 
-pub(super) fn serve(path: &Path, store: SvidStore) -> Result<AbortOnDropHandle<()>, EnvoyError> {
+/// Serves secrets, and takes access logs, on one socket.
+pub(super) fn serve(path: &Path, store: SvidStore, shard: Arc<Shard>) -> Result<AbortOnDropHandle<()>, EnvoyError> {
     let listener = socket("secret socket", path)?;
-    let service = SecretDiscoveryServiceServer::new(Secrets { store });
+    let secrets = SecretDiscoveryServiceServer::new(Secrets { store });
+    let logs = AccessLogServiceServer::new(AccessLogs { shard });
     let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
                     let Ok((stream, _)) = accepted else { continue };
-                    let service = TowerToHyperService::new(service.clone());
+                    let (secrets, logs) = (secrets.clone(), logs.clone());
+                    let service = service_fn(move |request: http::Request<Incoming>| {
+                        let (mut secrets, mut logs) = (secrets.clone(), logs.clone());
+                        async move {
+                            if request.uri().path().starts_with("/envoy.service.accesslog.v3.") {
+                                logs.call(request).await
+                            } else {
+                                secrets.call(request).await
+                            }
+                        }
+                    });
                     connections.spawn(async move {
                         let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                             .serve_connection(TokioIo::new(stream), service)

@@ -2,10 +2,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
+use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
 use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::extensions::access_loggers::grpc::v3::{
+    CommonGrpcAccessLogConfig, HttpGrpcAccessLogConfig,
+};
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_config;
@@ -89,10 +93,14 @@ fn config(folder: &Path, binary: PathBuf, discovery: String) -> EnvoyConfig {
         drain: Duration::from_millis(300),
         log_level: "warning".to_owned(),
         component_log_level: "misc:error".to_owned(),
+        workload: Workload {
+            name: "cart-v1".into(),
+            ..Workload::default()
+        },
         agent: AgentConfig {
             bind: localhost,
             health_port,
-            status_port: 0,
+            status_port: free_port(),
             metrics_port: None,
             admin_port,
             app: localhost,
@@ -246,6 +254,40 @@ fn secret(name: &str) -> tls_config::SdsSecretConfig {
     }
 }
 
+/// The logger that [`access_log`] describes.
+fn logger() -> AccessLog {
+    let grpc = core::GrpcService {
+        target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(
+            core::grpc_service::EnvoyGrpc {
+                cluster_name: "sds-grpc".to_owned(),
+                ..Default::default()
+            },
+        )),
+        ..Default::default()
+    };
+    let logger = HttpGrpcAccessLogConfig {
+        common_config: Some(CommonGrpcAccessLogConfig {
+            log_name: access_log::INBOUND.to_owned(),
+            grpc_service: Some(grpc),
+            transport_api_version: core::ApiVersion::V3.into(),
+            buffer_flush_interval: Some(envoy_types::pb::google::protobuf::Duration {
+                seconds: 0,
+                nanos: 50_000_000,
+            }),
+            ..Default::default()
+        }),
+        additional_request_headers_to_log: vec!["content-type".to_owned(), "x-envoy-peer-metadata".to_owned()],
+        ..Default::default()
+    };
+    AccessLog {
+        name: "envoy.access_loggers.http_grpc".to_owned(),
+        config_type: Some(
+            envoy_types::pb::envoy::config::accesslog::v3::access_log::ConfigType::TypedConfig(pack_any(logger)),
+        ),
+        ..Default::default()
+    }
+}
+
 /// A listener that wants a certificate of the mesh and answers `hello`.
 fn listener(port: u16) -> Listener {
     let context = tls_config::DownstreamTlsContext {
@@ -286,6 +328,7 @@ fn listener(port: u16) -> Listener {
     };
     let manager = hcm::HttpConnectionManager {
         stat_prefix: "inbound".to_owned(),
+        access_log: vec![logger()],
         route_specifier: Some(hcm::http_connection_manager::RouteSpecifier::RouteConfig(
             route::RouteConfiguration {
                 virtual_hosts: vec![host],
@@ -400,7 +443,7 @@ async fn get(port: u16, path: &str) -> String {
     answer
 }
 
-// G1, E1, N4
+// G1, E1, F1, N4
 #[tokio::test]
 async fn real_envoy_gets_configuration_and_certificates_and_drains() {
     let Some(binary) = program() else { return };
@@ -411,6 +454,7 @@ async fn real_envoy_gets_configuration_and_certificates_and_drains() {
     std::fs::write(&config.identity.token_file, "pod-token\n").unwrap();
     std::fs::write(&config.identity.root_file, root).unwrap();
     let (health, metrics, store) = (config.agent.health_port, config.metrics_port, SvidStore::new());
+    let status = config.agent.status_port;
     let (stop_tx, stop_rx) = oneshot::channel::<()>();
     let running = tokio::spawn(supervise(config, store.clone(), None, async move {
         let _asked = stop_rx.await;
@@ -461,6 +505,30 @@ async fn real_envoy_gets_configuration_and_certificates_and_drains() {
     assert_eq!(shown, wanted);
     assert!(get(metrics, "/stats/prometheus").await.contains("envoy_server_live"));
     assert!(get(metrics, "/config_dump").await.starts_with("HTTP/1.1 404"));
+
+    // What Envoy reports is counted as the native data plane counts.
+    let mut page = String::new();
+    for _ in 0..100 {
+        page = get(status, "/stats/prometheus").await;
+        if page.contains("istio_requests_total{") {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    let line = page
+        .lines()
+        .find(|line| line.starts_with("istio_requests_total{"))
+        .expect("counted");
+    for label in [
+        "reporter=\"destination\"".to_owned(),
+        format!("source_principal=\"{SPIFFE}\""),
+        "destination_workload=\"cart-v1\"".to_owned(),
+        format!("destination_principal=\"{SPIFFE}\""),
+        "response_code=\"200\"".to_owned(),
+        "connection_security_policy=\"mutual_tls\"".to_owned(),
+    ] {
+        assert!(line.contains(&label), "{label} in {line}");
+    }
 
     stop_tx.send(()).unwrap();
     assert_eq!(running.await.unwrap().unwrap(), 0);
