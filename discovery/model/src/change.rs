@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use mizzen_identity::Namespace;
 
-use crate::name::{Host, ObjectKey};
+use crate::host::Host;
+use crate::name::ObjectKey;
 use crate::route::GatewayRef;
 
 /// One thing that changed. A change names what it was before as well as what it is now (the old and the new hosts of

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use mizzen_identity::Namespace;
 use serde::Serialize;
 
-use crate::name::{CredentialName, Host, Labels, ObjectKey, PortName, Timestamp};
+use crate::host::Host;
+use crate::name::{CredentialName, Labels, ObjectKey, PortName, Timestamp};
 
 /// What is spoken at a gateway's port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -8,6 +8,7 @@
 mod change;
 mod config;
 mod gateway;
+mod host;
 mod mesh;
 mod name;
 mod route;
@@ -19,10 +20,11 @@ mod tls;
 pub use change::{Change, Changes};
 pub use config::{AccessLog, AccessLogEncoding, DataPlane, MeshConfig, OutboundPolicy};
 pub use gateway::{Gateway, NamespaceFilter, Server, ServerHost, ServerProtocol, ServerTls, ServerTlsMode};
+pub use host::Host;
 pub use mesh::{DestinationRules, Mesh, Resolved, Unresolved};
 pub use mizzen_identity::{Namespace, ServiceAccount, SpiffeId, TrustDomain};
 pub use name::{
-    CredentialName, ExportTo, Host, Kind, Labels, NameError, ObjectKey, ObjectName, PortName, SubsetName, Timestamp,
+    CredentialName, ExportTo, Kind, Labels, NameError, ObjectKey, ObjectName, PortName, SubsetName, Timestamp,
     WorkloadName,
 };
 pub use route::{

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::name::{ExportTo, Host, Labels, ObjectKey, SubsetName, Timestamp};
+use crate::host::Host;
+use crate::name::{ExportTo, Labels, ObjectKey, SubsetName, Timestamp};
 use crate::route::HeaderName;
 use crate::tls::ClientTls;
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use mizzen_identity::{Namespace, ServiceAccount, SpiffeId};
 use serde::Serialize;
 
-use crate::name::{ExportTo, Host, Labels, ObjectKey, ObjectName, PortName, Timestamp, WorkloadName};
+use crate::host::Host;
+use crate::name::{ExportTo, Labels, ObjectKey, ObjectName, PortName, Timestamp, WorkloadName};
 
 /// What is spoken on a port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

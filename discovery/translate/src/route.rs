@@ -10,6 +10,7 @@ use crate::name::VirtualHostName;
 use crate::view::View;
 
 mod action;
+mod filters;
 mod gateway;
 mod headers;
 mod matches;
