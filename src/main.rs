@@ -1,2 +1,122 @@
-//! (being written)
-fn main() {}
+//! `mizzen`: the command line, the operator and the control plane in one program. One file per subcommand; each reads its
+//! arguments and wires the crates that do the work.
+
+mod completion;
+mod discovery;
+mod inject;
+mod install;
+mod operator;
+mod uninstall;
+mod version;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// A service mesh for Kubernetes.
+#[derive(Parser)]
+#[command(
+    name = "mizzen",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  mizzen install --profile demo --sample tutorial    a mesh and something to try it with
+  kubectl get smcp -n istio-system                   how it is
+  mizzen inject -f deployment.yaml                   what injection makes of a manifest
+  mizzen uninstall                                   all of it gone
+
+The cluster is the one of the kubeconfig (KUBECONFIG, ~/.kube/config)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the operator and a mesh, and wait until they work.
+    Install(install::Args),
+    /// Remove what install made.
+    Uninstall(uninstall::Args),
+    /// Print manifests with the sidecar injected.
+    Inject(inject::Args),
+    /// Run the operator, or print what it would make.
+    Operator(operator::Args),
+    /// Run the control plane (istiod).
+    Discovery(discovery::Args),
+    /// Print a completion script for a shell.
+    Completion(completion::Args),
+    /// Print the version.
+    Version(version::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let server = matches!(cli.command, Command::Discovery(_))
+        || matches!(&cli.command, Command::Operator(args) if args.serves());
+    start_logging(if server { "info" } else { "warn" });
+    // Before anything speaks TLS: with no default, the first use would have to choose, and a library might.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("error: another TLS provider was installed first");
+        return ExitCode::FAILURE;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads can be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Install(args) => return install::run(args).await,
+        Command::Uninstall(args) => return uninstall::run(args).await,
+        Command::Inject(args) => inject::run(args).await?,
+        Command::Operator(args) => operator::run(args).await?,
+        Command::Discovery(args) => discovery::run(args).await?,
+        Command::Completion(args) => completion::run(&args)?,
+        Command::Version(args) => version::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Logs go to standard error. `RUST_LOG` chooses what, `MIZZEN_LOG_FORMAT=json` how.
+fn start_logging(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("MIZZEN_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        logs.json().init();
+    } else {
+        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_operator_runs_when_nothing_else_is_said() {
+        let cli = Cli::try_parse_from(["mizzen", "operator"]).unwrap();
+        assert!(matches!(cli.command, Command::Operator(args) if args.serves()));
+        let cli = Cli::try_parse_from(["mizzen", "operator", "plan", "-f", "x"]).unwrap();
+        assert!(matches!(cli.command, Command::Operator(args) if !args.serves()));
+    }
+}

@@ -26,10 +26,10 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(client: Client, settings: Settings, identity: &str) -> Self {
+    pub(crate) fn new(client: Client, settings: Settings, metrics: Metrics, identity: &str) -> Self {
         let reporter = Reporter { controller: "mizzen-operator".to_owned(), instance: Some(identity.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, settings, metrics: Metrics::default(), leaving: Mutex::default(), recorder }
+        Self { client, settings, metrics, leaving: Mutex::default(), recorder }
     }
 
     /// Tells the user about a decision. An Event that cannot be written is not worth failing for.

@@ -17,7 +17,7 @@ mod member;
 mod mesh;
 mod metrics;
 mod namespaces;
-mod readiness;
+pub mod readiness;
 mod roll;
 mod serve;
 mod status;
@@ -27,7 +27,9 @@ pub use context::VERSION;
 use anyhow::Context as _;
 use context::Context;
 use kube::Client;
+use metrics::Metrics;
 use mizzen_desired::Settings;
+use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -65,24 +67,13 @@ impl Args {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, or until the lease is lost.
+/// Runs until `stop` is cancelled or the lease is lost. What is in `metrics` already is served beside the operator's own.
 ///
 /// # Errors
-/// When the cluster cannot be reached at all, the address cannot be listened on, or the lease was lost.
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    let client = Client::try_default().await.context("no cluster can be reached; check the kubeconfig")?;
-    let stop = CancellationToken::new();
-    tokio::spawn(on_signal(stop.clone()));
-    run_with(client, args, stop).await
-}
-
-/// As [`run`], against the given cluster, until `stop` is cancelled.
-///
-/// # Errors
-/// As [`run`].
-pub async fn run_with(client: Client, args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+/// When the address cannot be listened on, the lease may not be taken, or it was lost.
+pub async fn run(client: Client, args: Args, metrics: Registry, stop: CancellationToken) -> anyhow::Result<()> {
     let _ends_with_us = stop.clone().drop_guard();
-    let context = Arc::new(Context::new(client.clone(), args.settings(), &args.identity));
+    let context = Arc::new(Context::new(client.clone(), args.settings(), Metrics::new(metrics), &args.identity));
     let server = serve::serve(args.listen, context.clone(), stop.clone()).await?;
     let lease = lease::Lease::new(client, &args.namespace, &args.identity);
 
@@ -103,15 +94,4 @@ pub async fn run_with(client: Client, args: Args, stop: CancellationToken) -> an
         tracing::warn!(%error, "the health server did not end well");
     }
     outcome
-}
-
-async fn on_signal(stop: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-        () = stop.cancelled() => {}
-    }
-    stop.cancel();
 }

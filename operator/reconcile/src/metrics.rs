@@ -55,9 +55,10 @@ pub(crate) struct Metrics {
     leading: Gauge,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut registry = Registry::with_prefix("mizzen_operator");
+impl Metrics {
+    /// Adds the operator's own metrics to those that are in `all` already.
+    pub(crate) fn new(mut all: Registry) -> Self {
+        let registry = all.sub_registry_with_prefix("mizzen_operator");
         let reconciliations = Family::default();
         let durations = Family::<Took, Histogram>::new_with_constructor(|| {
             // From nothing to compare to a whole mesh over a slow API server.
@@ -69,11 +70,9 @@ impl Default for Metrics {
         registry.register_with_unit("reconciliation", "How long one took", Unit::Seconds, durations.clone());
         registry.register("writes", "Objects of meshes that were written", writes.clone());
         registry.register("leading", "1 while this replica leads", leading.clone());
-        Self { registry, reconciliations, durations, writes, leading }
+        Self { registry: all, reconciliations, durations, writes, leading }
     }
-}
 
-impl Metrics {
     pub(crate) fn reconciled(&self, controller: Controller, outcome: Outcome, took: Duration) {
         self.reconciliations.get_or_create(&Reconciled { controller, outcome }).inc();
         self.durations.get_or_create(&Took { controller }).observe(took.as_secs_f64());

@@ -5,10 +5,13 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::Value;
 
 /// Whether an object works. `Err` says in a sentence why it does not.
-pub(crate) type Works = Result<(), String>;
+pub type Works = Result<(), String>;
 
 /// A Deployment works when the pods of its newest template are all there.
-pub(crate) fn deployment(live: &Value) -> Works {
+///
+/// # Errors
+/// Why it does not.
+pub fn deployment(live: &Value) -> Works {
     let deployment: Deployment = serde_json::from_value(live.clone()).map_err(|error| error.to_string())?;
     let name = deployment.metadata.name.clone().unwrap_or_default();
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
@@ -30,7 +33,10 @@ pub(crate) fn deployment(live: &Value) -> Works {
 }
 
 /// A webhook configuration works when each of its webhooks can be called: somebody wrote the CA bundle.
-pub(crate) fn webhooks(live: &Value) -> Works {
+///
+/// # Errors
+/// Why it does not.
+pub fn webhooks(live: &Value) -> Works {
     let name = live.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let webhooks = live.get("webhooks").and_then(Value::as_array).into_iter().flatten();
     let without = webhooks
@@ -42,7 +48,8 @@ pub(crate) fn webhooks(live: &Value) -> Works {
 }
 
 /// What is wrong with a pod, if anything, in a sentence that says what to do.
-pub(crate) fn pod(pod: &Pod) -> Option<String> {
+#[must_use]
+pub fn pod(pod: &Pod) -> Option<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref()?;
     let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());

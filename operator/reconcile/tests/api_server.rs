@@ -10,6 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, ResourceExt};
 use mizzen_crds::maistra::{ServiceMeshControlPlane, ServiceMeshMember, ServiceMeshMemberRoll};
 use mizzen_operator::{Args, apply};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,7 +35,7 @@ impl Running {
             listen: "127.0.0.1:0".parse().unwrap(),
         };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(mizzen_operator::run_with(client.clone(), args, stop.clone()));
+        let task = tokio::spawn(mizzen_operator::run(client.clone(), args, Registry::default(), stop.clone()));
         Self { stop, task }
     }
 

@@ -1,0 +1,275 @@
+//! `mizzen install`: applies what `kubectl apply -k config/default` applies, a ServiceMeshControlPlane and, if asked for, a
+//! sample, each by server-side apply; and waits until it all works.
+
+pub(crate) mod cluster;
+pub(crate) mod manifests;
+pub(crate) mod progress;
+mod sample;
+pub(crate) mod wait;
+
+use cluster::{Cluster, refused};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use manifests::{Images, OPERATOR_NAMESPACE};
+use mizzen_crds::maistra::{Condition, ConditionReason, ConditionStatus, ConditionType, ServiceMeshControlPlane};
+use progress::{Failure, Output, Progress};
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What to install.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  mizzen install                                        the profile `default`: two of everything
+  mizzen install --profile demo --sample tutorial       one of everything, and something to try it with
+  mizzen install --registry registry.example/mesh --tag 1.0.0
+  mizzen install --dry-run | kubectl diff -f -          what would change")]
+pub(crate) struct Args {
+    /// A profile of the mesh: default, small, demo or minimal. Several: a later one wins over an earlier one.
+    #[arg(long, default_value = "default", value_delimiter = ',')]
+    profile: Vec<String>,
+    /// Something to try the mesh with.
+    #[arg(long, value_parser = ["tutorial"])]
+    sample: Option<String>,
+    /// Where images come from. A source build writes localhost/mizzen.
+    #[arg(long, env = "MIZZEN_IMAGE_REGISTRY", default_value = "localhost/mizzen")]
+    registry: String,
+    /// Their tag.
+    #[arg(long, env = "MIZZEN_IMAGE_TAG", default_value = "dev")]
+    tag: String,
+    /// The mesh's namespace.
+    #[arg(short, long, default_value = "istio-system")]
+    namespace: String,
+    /// The mesh's name, which is its revision too.
+    #[arg(long, default_value = "basic")]
+    name: String,
+    /// Print the objects, as YAML, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long each step may take: 90s, 5m.
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    timeout: Duration,
+    /// How results are printed.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// Installs; the exit code says whether everything works.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let images = Images { registry: args.registry.trim_end_matches('/').to_owned(), tag: args.tag.clone() };
+    if args.dry_run {
+        print_objects(&args, &images)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut progress = Progress::new(args.output);
+    match Installation::steps(&args, &images, &mut progress).await {
+        Ok(()) => {
+            progress.finish();
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => {
+            progress.failed(&failure);
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn print_objects(args: &Args, images: &Images) -> anyhow::Result<()> {
+    let mut objects = manifests::crds()?;
+    objects.extend(manifests::operator(images)?);
+    objects.extend(manifests::mesh(&args.namespace, &args.name, &args.profile));
+    if let Some(name) = &args.sample {
+        let sample = manifests::sample(name, &args.namespace, images)?;
+        objects.extend(sample.place);
+        objects.extend(sample.objects);
+    }
+    let mut out = std::io::stdout().lock();
+    for object in objects {
+        write!(out, "---\n{}", serde_saphyr::to_string(&object)?)?;
+    }
+    Ok(())
+}
+
+struct Installation<'a> {
+    args: &'a Args,
+    images: &'a Images,
+    cluster: Cluster,
+    progress: &'a mut Progress,
+}
+
+impl<'a> Installation<'a> {
+    async fn steps(args: &'a Args, images: &'a Images, progress: &'a mut Progress) -> Result<(), Failure> {
+        progress.start("cluster");
+        let cluster = Cluster::connect().await?;
+        let mut installation = Self { args, images, cluster, progress };
+        installation.crds().await?;
+        installation.operator().await?;
+        installation.mesh().await?;
+        if let Some(name) = &args.sample {
+            sample::install(&mut installation, name).await?;
+        }
+        installation.gateway().await
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.args.timeout
+    }
+
+    async fn crds(&mut self) -> Result<(), Failure> {
+        self.progress.start("crds");
+        let deadline = self.deadline();
+        let crds: Api<CustomResourceDefinition> = Api::all(self.cluster.client.clone());
+        for object in built_in(manifests::crds())? {
+            let applied = self.cluster.apply(&object, deadline).await?;
+            let name = applied.name_any();
+            self.progress.note(&name);
+            loop {
+                let found = crds.get(&name).await.map_err(|error| refused("a CRD cannot be read", &error))?;
+                let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
+                if conditions.iter().any(|c| c.type_ == "Established" && c.status == "True") {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    let why = conditions.iter().find_map(|c| c.message.clone()).unwrap_or_default();
+                    return Err(Failure::new(format!("CRD {name} is not served"), why, "see kubectl describe crd"));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        self.progress.done("applied", "");
+        Ok(())
+    }
+
+    async fn operator(&mut self) -> Result<(), Failure> {
+        self.progress.start("operator");
+        let deadline = self.deadline();
+        for object in built_in(manifests::operator(self.images))? {
+            self.cluster.apply(&object, deadline).await?;
+        }
+        let client = self.cluster.client.clone();
+        wait::deployment(&client, OPERATOR_NAMESPACE, "mizzen-operator", deadline, self.progress).await?;
+        self.progress.done("ready", OPERATOR_NAMESPACE);
+        Ok(())
+    }
+
+    async fn mesh(&mut self) -> Result<(), Failure> {
+        self.progress.start("mesh");
+        let deadline = self.deadline();
+        let Args { namespace, name, profile, .. } = self.args;
+        let mut generation = 0;
+        for object in manifests::mesh(namespace, name, profile) {
+            generation = self.cluster.apply(&object, deadline).await?.metadata.generation.unwrap_or_default();
+        }
+        let api: Api<ServiceMeshControlPlane> = Api::namespaced(self.cluster.client.clone(), namespace);
+        let mut patience = wait::Patience::default();
+        loop {
+            let mesh = api.get(name).await.map_err(|error| refused("the mesh cannot be read", &error))?;
+            let status = mesh.status.unwrap_or_default();
+            let current = status.observed_generation.is_some_and(|seen| seen >= generation);
+            let count = status.annotations.as_ref().and_then(|a| a.get("readyComponentCount")).cloned();
+            let count = count.unwrap_or_default();
+            let ready = condition(status.conditions.as_deref(), ConditionType::Ready).filter(|_| current);
+            if ready.is_some_and(|c| c.status == ConditionStatus::True) {
+                let version = status.chart_version.unwrap_or_default();
+                let detail = format!("{namespace}/{name} · {} · {version}", profile.join(", "));
+                self.progress.done(&format!("ready {count}"), &detail);
+                return Ok(());
+            }
+            let why = ready.and_then(|c| c.message.clone()).unwrap_or_else(|| "the operator looks at it".to_owned());
+            let reason = ready.and_then(|c| c.reason);
+            self.progress.note(&format!("{count} {why}"));
+            if matches!(reason, Some(ConditionReason::ValidationError | ConditionReason::ErrMultipleSmcps)) {
+                return Err(Failure::new("the operator refuses the mesh", why, "change what the message names"));
+            }
+            let client = &self.cluster.client;
+            let pods = wait::pods(client, namespace, &format!("maistra.io/owner={namespace}")).await;
+            if patience.ends(pods.iter().any(wait::hopeless)) || Instant::now() > deadline {
+                let what = format!("{namespace}/{name} does not become ready ({count})");
+                return Err(wait::explain(client, namespace, what, why, &pods).await);
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Where the mesh is entered.
+    async fn gateway(&mut self) -> Result<(), Failure> {
+        self.progress.start("gateway");
+        let client = self.cluster.client.clone();
+        let services: Api<Service> = Api::namespaced(client.clone(), &self.args.namespace);
+        let found = services.get_opt("istio-ingressgateway").await;
+        let Some(service) = found.map_err(|error| refused("the gateway cannot be read", &error))? else {
+            return Ok(());
+        };
+        let balanced = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+        let balanced = balanced.into_iter().flatten().find_map(|i| i.ip.clone().or_else(|| i.hostname.clone()));
+        let spec = service.spec.unwrap_or_default();
+        let http = spec.ports.iter().flatten().find(|p| matches!(p.name.as_deref(), Some("http2" | "http")));
+        let address = match (balanced, http.and_then(|port| port.node_port)) {
+            (Some(address), _) => format!("http://{address}"),
+            (None, Some(port)) => {
+                let nodes = Api::<Node>::all(client).list(&ListParams::default()).await;
+                let nodes = nodes.map_err(|error| refused("the nodes cannot be listed", &error))?.items;
+                let Some(address) = nodes.iter().find_map(address) else {
+                    self.progress.done("node port", &port.to_string());
+                    return Ok(());
+                };
+                if address.contains(':') { format!("http://[{address}]:{port}") } else { format!("http://{address}:{port}") }
+            }
+            (None, None) => {
+                let command = format!("kubectl port-forward -n {} service/istio-ingressgateway 8080:80", self.args.namespace);
+                self.progress.done("inside only", &command);
+                return Ok(());
+            }
+        };
+        self.progress.done(&address, "");
+        Ok(())
+    }
+}
+
+/// The address under which a node that works is reached.
+fn address(node: &Node) -> Option<String> {
+    let status = node.status.as_ref()?;
+    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let addresses = status.addresses.iter().flatten();
+    addresses.filter(|_| ready).find(|a| a.type_ == "InternalIP").map(|a| a.address.clone())
+}
+
+fn condition(conditions: Option<&[Condition]>, kind: ConditionType) -> Option<&Condition> {
+    conditions.into_iter().flatten().find(|condition| condition.kind == kind)
+}
+
+/// What is built in is tested; if it were wrong after all, this would say so.
+fn built_in<T>(read: anyhow::Result<T>) -> Result<T, Failure> {
+    read.map_err(|error| Failure::new("a built-in manifest is wrong", format!("{error:#}"), "report it as a bug"))
+}
+
+/// `90s`, `5m`, `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration; write 90s, 5m or 1h");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text.strip_suffix(unit).and_then(|n| n.parse().ok()).ok_or_else(wrong)?;
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "5", "m", "-1s", "1d", "1.5m"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}
