@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-type Labels = Arc<[(Arc<str>, Arc<str>)]>;
+type Label = (Arc<str>, Arc<str>);
+type Labels = Arc<[Label]>;
 
 /// Envoy's default overprovisioning factor, percent.
 const OVERPROVISIONING: u32 = 140;
@@ -66,7 +67,7 @@ pub(super) fn endpoint_set(
 #[derive(Default)]
 struct Shared {
     texts: Texts,
-    labels: BTreeMap<Vec<(Arc<str>, Arc<str>)>, Labels>,
+    labels: BTreeMap<Vec<Label>, Labels>,
     workloads: BTreeMap<String, Arc<WorkloadRef>>,
 }
 
