@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
 
 pub mod render;
+pub mod server;
 
 use std::path::{Path, PathBuf};
 
