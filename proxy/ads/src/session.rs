@@ -367,7 +367,7 @@ fn note(problems: &mut String, name: &str, text: &str) {
         return;
     }
     if !problems.is_empty() {
-        problems.push_str("\n");
+        problems.push('\n');
     }
     problems.push_str(name);
     problems.push_str(": ");

@@ -1,6 +1,14 @@
 //! The client's session and cache against discovery's own session, with messages held back, links cut and content
 //! changing in between: in the end the cache says what discovery has.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly; the configured exception does not cover helpers of integration tests"
+)]
+
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
 use envoy_types::pb::envoy::service::discovery::v3 as pb;

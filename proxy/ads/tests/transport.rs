@@ -1,5 +1,13 @@
 //! The client over real connections: TLS, token, reconnects.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly; the configured exception does not cover helpers of integration tests"
+)]
+
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
 use envoy_types::pb::google::protobuf::Duration as PbDuration;
 use mizzen_ads::{Answer, Cache, Client, Node, Settings, Status};

@@ -1,5 +1,13 @@
 //! What discovery really sends must convert without a problem: Kubernetes objects → index → translate → this crate.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly; the configured exception does not cover helpers of integration tests"
+)]
+
 use mizzen_index::{Event, Index, Object, Settings};
 use mizzen_model::{Mesh, MeshConfig, Namespace, ObjectKey, ServiceAccount, SpiffeId, TrustDomain, Workload};
 use mizzen_proxy_config::{
