@@ -95,7 +95,7 @@ impl Injector {
                 }
                 Ok(Event::Init | Event::InitDone) => {}
                 Err(error) => {
-                    tracing::warn!(ns = namespace, name, %error, "injector configuration not watched just now")
+                    tracing::warn!(ns = namespace, name, %error, "injector configuration not watched just now");
                 }
             }
         }

@@ -134,7 +134,7 @@ fn broken_requests_have_their_error() {
     let other = csr_of(&KeyPair::generate().unwrap(), vec![]).der().to_vec();
     let (spki, foreign) = (spki_of(&good), spki_of(&other));
     let at = good.windows(spki.len()).position(|window| window == spki).unwrap();
-    let mut forged = good.clone();
+    let mut forged = good;
     forged[at..at + spki.len()].copy_from_slice(&foreign);
     assert_eq!(error(&forged), CsrError::Signature);
 }
