@@ -52,10 +52,7 @@ pub enum Entrance {
 
 /// Serves one accepted connection to its end.
 pub async fn serve(worker: Rc<Worker>, socket: TcpStream, remote: SocketAddr, entrance: Entrance) {
-    let Some(_admission) = worker.admit() else { return };
     let Ok(own) = socket.local_addr() else { return };
-    // Everything is written in whole messages; waiting for more would only delay them.
-    let _slower = socket.set_nodelay(true);
     let destination = match &entrance {
         Entrance::Gateway(_) => own,
         Entrance::Outbound | Entrance::Inbound => {
@@ -67,6 +64,20 @@ pub async fn serve(worker: Rc<Worker>, socket: TcpStream, remote: SocketAddr, en
             destination
         }
     };
+    serve_to(worker, socket, remote, entrance, destination).await;
+}
+
+/// Serves a connection whose original destination is known.
+pub async fn serve_to(
+    worker: Rc<Worker>,
+    socket: TcpStream,
+    remote: SocketAddr,
+    entrance: Entrance,
+    destination: SocketAddr,
+) {
+    let Some(_admission) = worker.admit() else { return };
+    // Everything is written in whole messages; waiting for more would only delay them.
+    let _slower = socket.set_nodelay(true);
     let (listener, direction) = match entrance {
         Entrance::Gateway(listener) => (Some(listener), Direction::Unspecified),
         Entrance::Inbound => (worker.view.resolve::<Listener>(INBOUND).await.present(), Direction::Inbound),

@@ -361,12 +361,12 @@ impl<'a> Exchange<'a> {
         loop {
             if !self.from_up.is_empty() {
                 match self.scratch.response.parse(self.from_up.filled()).map_err(Fail::Protocol)? {
-                    Parsed::Complete if self.scratch.response.head().is_interim() => self.interim(cx),
+                    Parsed::Complete if self.scratch.response.head().is_interim() => {
+                        self.interim(cx);
+                        continue;
+                    }
                     Parsed::Complete => return Poll::Ready(Ok(())),
                     Parsed::Partial => {}
-                }
-                if self.from_up.is_empty() {
-                    continue;
                 }
             }
             match ready!(up.poll_fill(cx, &mut self.from_up, RESPONSE_HEAD + SIZE)) {
@@ -398,16 +398,15 @@ impl<'a> Exchange<'a> {
 
     /// Notices a client that leaves while it waits. What it sends meanwhile is the next request.
     fn client_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(stream) = self.down.h2() {
+            // The end of an HTTP/2 request says nothing about the client; a reset does.
+            return stream.poll_gone(cx).is_ready();
+        }
         if !self.watch_client || !self.body.is_empty() || self.input.len() > self.head + self.inline {
             return false;
         }
         match self.down.poll_fill(cx, &mut self.body, SIZE) {
             Poll::Pending => false,
-            Poll::Ready(Ok(0)) if self.down.is_h2() => {
-                // The end of an HTTP/2 request says nothing about the client.
-                self.watch_client = false;
-                false
-            }
             Poll::Ready(Ok(0) | Err(_)) => true,
             Poll::Ready(Ok(_)) => {
                 self.watch_client = false;
@@ -574,13 +573,23 @@ impl<'a> Exchange<'a> {
     pub async fn drain_request(&mut self) -> bool {
         /// More than this is not worth reading to save a connection.
         const WORTH: u64 = 64 * 1024;
+        /// Nor is waiting longer.
+        const TIME: Duration = Duration::from_secs(5);
         let limit = self.seen.received + WORTH;
+        self.timer.set(Some(Instant::now() + TIME));
         while !self.request.is_done() {
             if self.request.remaining().is_some_and(|left| left > WORTH) || self.seen.received > limit {
                 return false;
             }
-            if self.body.is_empty() && !matches!(self.down.fill(&mut self.body, SIZE).await, Ok(count) if count > 0) {
-                return false;
+            if self.body.is_empty() {
+                let filled = std::future::poll_fn(|cx| match self.down.poll_fill(cx, &mut self.body, SIZE) {
+                    Poll::Ready(result) => Poll::Ready(result.unwrap_or(0)),
+                    Poll::Pending if self.timer.poll_expired(cx) => Poll::Ready(0),
+                    Poll::Pending => Poll::Pending,
+                });
+                if filled.await == 0 {
+                    return false;
+                }
             }
             let Ok(progress) = self.request.pass(self.body.filled()) else { return false };
             self.seen.received += progress.consumed as u64;

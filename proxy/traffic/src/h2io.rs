@@ -125,6 +125,16 @@ impl Stream {
         }
     }
 
+    /// Ready when the client has reset the stream.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let reset = match (&mut self.send, &mut self.side) {
+            (Some(send), _) => send.poll_reset(cx),
+            (None, Side::Server { respond, .. }) => respond.poll_reset(cx),
+            (None, Side::Client { .. }) => return Poll::Pending,
+        };
+        reset.map(|_| ())
+    }
+
     /// Ready when a read would give bytes or the end.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.reading.ready.is_empty() && !self.reading.done {

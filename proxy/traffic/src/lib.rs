@@ -28,6 +28,7 @@ pub mod metadata;
 pub mod plan;
 pub mod reply;
 pub mod request;
+pub mod run;
 pub mod settings;
 pub mod svid;
 pub mod tcp;
