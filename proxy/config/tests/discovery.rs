@@ -8,11 +8,12 @@
     reason = "tests may fail loudly; the configured exception does not cover helpers of integration tests"
 )]
 
+use mizzen_decide::{ConnectionFacts, Needs, chain};
 use mizzen_index::{Event, Index, Object, Settings};
 use mizzen_model::{Mesh, MeshConfig, Namespace, ObjectKey, ServiceAccount, SpiffeId, TrustDomain, Workload};
 use mizzen_proxy_config::{
-    Action, Cluster, Discovery, EndpointSet, Health, Kind, Listener, PathMatch, Protocol, Resource, RouteConfig,
-    RouteSource, TransportSocket, VirtualHost, XdsType,
+    Action, ChainTransport, Cluster, Discovery, EndpointSet, Health, Kind, Listener, PathMatch, Protocol, Resource,
+    RouteConfig, RouteSource, TransportProtocol, TransportSocket, VirtualHost, XdsType,
 };
 use mizzen_translate::{NodeKind, Scope, TypeUrl, names, resource};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 const SPACE: &str = "tutorial";
 
-fn objects() -> Vec<Value> {
+fn objects(mode: &str) -> Vec<Value> {
     let service = |name: &str, app: &str, ports: Value, ip: &str| {
         json!({"apiVersion": "v1", "kind": "Service",
             "metadata": {"name": name, "namespace": SPACE, "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -114,7 +115,7 @@ fn objects() -> Vec<Value> {
                     {"destination": {"host": "recommendation", "subset": "v2"}, "weight": 10, "headers": {"request": {"set": {"x-canary": "yes"}}}}]}]}}),
         json!({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
             "metadata": {"name": "default", "namespace": SPACE},
-            "spec": {"mtls": {"mode": "PERMISSIVE"}}}),
+            "spec": {"mtls": {"mode": mode}}}),
     ]
 }
 
@@ -138,12 +139,16 @@ struct World {
 }
 
 fn world() -> World {
+    world_with("PERMISSIVE")
+}
+
+fn world_with(mode: &str) -> World {
     let domain = TrustDomain::new("cluster.local").unwrap();
     let mut index = Index::new(Settings::new(MeshConfig::new(
         Namespace::new("istio-system").unwrap(),
         domain.clone(),
     )));
-    index.apply_all(objects().into_iter().map(|json| Event::Apply(object(json))));
+    index.apply_all(objects(mode).into_iter().map(|json| Event::Apply(object(json))));
     let mesh = index.snapshot();
     let customer: &Arc<Workload> = mesh.workloads().find(|w| w.key.name.as_str() == "customer-1").unwrap();
     let space = Namespace::new(SPACE).unwrap();
@@ -287,4 +292,108 @@ fn inbound_chains_are_told_apart() {
     let own: Cluster = get(&world, &world.sidecar, "inbound|8080||");
     assert_eq!(own.discovery, Discovery::OriginalDst { port: None });
     assert_eq!(own.bind, Some("127.0.0.6".parse().unwrap()));
+}
+
+/// What an inbound connection to `port` meets: `tls` or `raw`, `http` or `tcp`; `closed` when no chain wants it.
+fn met(listener: &Listener, port: u16, transport: TransportProtocol, protocols: &[&[u8]]) -> String {
+    let facts = ConnectionFacts {
+        destination: ([10, 0, 0, 1], port).into(),
+        source: [10, 0, 0, 9].into(),
+        transport,
+        server_name: None,
+        protocols,
+    };
+    let Some(chain) = chain::select(listener, &facts) else {
+        return "closed".to_owned();
+    };
+    let transport = match chain.transport {
+        ChainTransport::Raw => "raw",
+        ChainTransport::Tls(_) => "tls",
+    };
+    match chain.protocol {
+        Protocol::Http(_) => format!("{transport} http"),
+        Protocol::Tcp(_) => format!("{transport} tcp"),
+        Protocol::Closed(_) => "closed".to_owned(),
+    }
+}
+
+// E3, C5
+#[test]
+fn peer_authentication_decides_what_is_let_in() {
+    let (tls, raw) = (TransportProtocol::Tls, TransportProtocol::Raw);
+    let listener = |mode| -> Listener {
+        let world = world_with(mode);
+        get(&world, &world.sidecar, "virtualInbound")
+    };
+    let needs = |listener: &Listener, port: u16| chain::needs(listener, ([10, 0, 0, 1], port).into());
+
+    let permissive = listener("PERMISSIVE");
+    assert_eq!(met(&permissive, 8080, tls, &[b"istio-http/1.1"]), "tls http");
+    assert_eq!(met(&permissive, 8080, tls, &[b"istio-h2"]), "tls http");
+    assert_eq!(met(&permissive, 8080, raw, &[]), "raw http");
+    assert_eq!(met(&permissive, 9999, tls, &[b"istio"]), "tls tcp");
+    assert_eq!(met(&permissive, 9999, tls, &[b"h2"]), "raw tcp");
+    assert_eq!(met(&permissive, 9999, raw, &[b"http/1.1"]), "raw http");
+    assert_eq!(met(&permissive, 9999, raw, &[]), "raw tcp");
+    assert_eq!(needs(&permissive, 8080), Needs { tls: true, http: false });
+    assert_eq!(needs(&permissive, 9999), Needs { tls: true, http: true });
+
+    let strict = listener("STRICT");
+    assert_eq!(met(&strict, 8080, tls, &[]), "tls http");
+    assert_eq!(met(&strict, 8080, raw, &[]), "closed");
+    assert_eq!(met(&strict, 9999, tls, &[b"istio"]), "tls tcp");
+    assert_eq!(met(&strict, 9999, raw, &[b"http/1.1"]), "closed");
+    assert_eq!(needs(&strict, 8080), Needs { tls: true, http: false });
+
+    let disabled = listener("DISABLE");
+    assert_eq!(met(&disabled, 8080, raw, &[]), "raw http");
+    assert_eq!(needs(&disabled, 8080), Needs::default());
+}
+
+// C1, C2
+#[test]
+fn requests_are_routed_as_the_virtual_service_says() {
+    struct Get(&'static str, &'static str);
+    impl mizzen_decide::Request for Get {
+        fn method(&self) -> &[u8] {
+            b"GET"
+        }
+        fn path(&self) -> &[u8] {
+            self.0.as_bytes()
+        }
+        fn authority(&self) -> &[u8] {
+            b"recommendation:8080"
+        }
+        fn scheme(&self) -> &[u8] {
+            b"http"
+        }
+        fn header(&self, name: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
+            (name == "x-user" && !self.1.is_empty()).then(|| self.1.as_bytes().into())
+        }
+    }
+    let world = world();
+    let config: RouteConfig = get(&world, &world.sidecar, "8080");
+    let name = mizzen_decide::vhds_name(&config.name, b"Recommendation:8080").unwrap();
+    let host: VirtualHost = get(&world, &world.sidecar, &name);
+    let mut canary = 0;
+    for random in 0..1000 {
+        let route = mizzen_decide::find_route(&host, &Get("/any", ""), random).unwrap();
+        let Action::Forward(forward) = &route.action else {
+            panic!()
+        };
+        let cluster = mizzen_decide::pick_cluster(&forward.clusters, random).unwrap();
+        canary += u32::from(cluster.cluster.contains("|v2|"));
+    }
+    assert!((70..=130).contains(&canary), "{canary}");
+    let route = mizzen_decide::find_route(&host, &Get("/v1/x?debug=1", "eve"), 1).unwrap();
+    let Action::Forward(forward) = &route.action else {
+        panic!()
+    };
+    assert!(forward.clusters.entries[0].cluster.contains("|v2|"));
+    // Whoever the mesh does not know meets what the policy for unknown destinations says.
+    let unknown = mizzen_decide::find_virtual_host(&config, b"nobody.example").unwrap();
+    let route = mizzen_decide::find_route(unknown, &Get("/", ""), 1).unwrap();
+    assert!(
+        matches!(&route.action, Action::Forward(forward) if forward.clusters.entries[0].cluster.as_str() == "PassthroughCluster")
+    );
 }
