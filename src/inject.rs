@@ -20,7 +20,7 @@ use mizzen_review::{CONFIG_MAP_KEY, InjectConfig, Outcome, config_map_name, inje
 ///   mizzen inject -f deployment.yaml --inject-config injector.json
 #[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
-pub struct Args {
+pub(crate) struct Args {
     /// File with manifests in YAML or JSON; `-` for standard input; may be given several times
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub filename: Vec<PathBuf>,
@@ -42,7 +42,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let config = match &args.inject_config {
         Some(file) => config_from_file(file)?,
         None => config_from_cluster(&args).await?,

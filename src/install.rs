@@ -125,7 +125,7 @@ impl<'a> Installation<'a> {
         for object in built_in(manifests::crds())? {
             let applied = self.cluster.apply(&object, deadline).await?;
             let name = applied.name_any();
-            self.progress.note(&name);
+            self.progress.spin(&name);
             loop {
                 let found = crds.get(&name).await.map_err(|error| refused("a CRD cannot be read", &error))?;
                 let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use tokio_util::sync::CancellationToken;
 
 /// How the operator is run.
+// No group: clap names it after the type, and the operator's own arguments have the same name.
 #[derive(clap::Args)]
+#[group(skip)]
 #[command(after_help = "Examples:
   mizzen operator                      as the operator's Deployment runs it
   mizzen operator plan -f smcp.yaml    what it would make of smcp.yaml")]

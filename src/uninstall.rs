@@ -231,7 +231,8 @@ impl Removal<'_> {
         }
         let users = users_objects(client, name).await?;
         if users.is_empty() || self.args.purge {
-            return ignore_missing(api.delete(name, &DeleteParams::default()).await);
+            ignore_missing(api.delete(name, &DeleteParams::default()).await)?;
+            return self.gone(name).await;
         }
         let why = format!("it holds {}", users.join(", "));
         self.left.push((format!("namespace {name}"), why));
@@ -270,7 +271,7 @@ impl Removal<'_> {
                 let remedy = format!("see what holds it: kubectl describe namespace {namespace}");
                 return Err(Failure::new(format!("namespace {namespace} does not go"), "it is still there", remedy));
             }
-            self.progress.note("the namespace goes");
+            self.progress.note(&format!("namespace {namespace} goes"));
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         Ok(())
@@ -283,20 +284,32 @@ impl Removal<'_> {
         let api: Api<CustomResourceDefinition> = Api::all(client.clone());
         let built_in = manifests::crds()
             .map_err(|e| Failure::new("a built-in manifest is wrong", format!("{e:#}"), "report it as a bug"))?;
-        let (mut removed, mut kept) = (0, 0);
+        let (mut removed, mut kept) = (Vec::new(), 0);
         for object in built_in {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             let Some(crd) = api.get_opt(name).await.map_err(|e| failed(&e))? else { continue };
             let objects = objects_of(&client, &crd).await?;
             if objects.is_empty() || self.args.purge {
                 ignore_missing(api.delete(name, &DeleteParams::default()).await)?;
-                removed += 1;
+                removed.push(name.to_owned());
             } else {
                 kept += 1;
                 let why = "they are yours; with --purge they go too".to_owned();
                 self.left.push((format!("{} {}", objects.len(), crd.spec.names.kind), format!("{} ({why})", objects.join(", "))));
             }
         }
+        let deadline = Instant::now() + self.args.timeout;
+        for name in &removed {
+            while api.get_opt(name).await.map_err(|e| failed(&e))?.is_some() {
+                if Instant::now() > deadline {
+                    let remedy = format!("see what holds it: kubectl get crd {name} -o yaml");
+                    return Err(Failure::new(format!("CRD {name} does not go"), "it is still there", remedy));
+                }
+                self.progress.spin(name);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+        let removed = removed.len();
         let detail = if kept > 0 { format!("{kept} stay, since there are objects of them") } else { String::new() };
         self.progress.done(&format!("removed {removed}"), &detail);
         Ok(())
@@ -314,7 +327,7 @@ where
 {
     match Api::<K>::all(client.clone()).list(&ListParams::default()).await {
         Ok(list) => Ok(list.items),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
         Err(error) => Err(failed(&error)),
     }
 }
@@ -335,7 +348,7 @@ where
 fn ignore_missing<T>(done: Result<T, kube::Error>) -> Result<(), Failure> {
     match done {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(failed(&error)),
     }
 }
@@ -389,7 +402,7 @@ async fn users_objects(client: &Client, namespace: &str) -> Result<Vec<String>, 
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         match api.list_metadata(&ListParams::default()).await {
             Ok(list) => found.extend(list.items.iter().map(|o| format!("{kind} {}", o.name_any()))),
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(failed(&error)),
         }
     }

@@ -83,8 +83,15 @@ impl Progress {
         text.clone_into(&mut self.last);
         match (&self.bar, self.output) {
             (Some(bar), _) => bar.set_message(text.to_owned()),
-            (None, Output::Text) => println!("{:<12}{:<14}{text}", self.current, "…"),
+            (None, Output::Text) => println!("{:<12}{:<12}  {text}", self.current, "…"),
             (None, Output::Json) => {}
+        }
+    }
+
+    /// What is being done, where there is a line that can change; elsewhere it would be many.
+    pub(crate) fn spin(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text.to_owned());
         }
     }
 
@@ -94,7 +101,7 @@ impl Progress {
         self.line(&if detail.is_empty() {
             format!("{:<12}{state}", self.current)
         } else {
-            format!("{:<12}{state:<14}{detail}", self.current)
+            format!("{:<12}{state:<12}  {detail}", self.current)
         });
     }
 

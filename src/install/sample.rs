@@ -1,6 +1,6 @@
 //! The sample: its namespace joins the mesh, then its applications are made and waited for.
 
-use super::cluster::refused;
+use super::cluster::{describe, refused};
 use super::progress::Failure;
 use super::{Installation, built_in, manifests, wait};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -25,7 +25,7 @@ pub(super) async fn install(installation: &mut Installation<'_>, name: &str) -> 
     }
     joined(installation, sample.namespace, deadline).await?;
     for object in &sample.objects {
-        installation.progress.note(&format!("{} {}", object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default()));
+        installation.progress.spin(&describe(object));
         installation.cluster.apply(object, deadline).await?;
     }
     let deployments: Vec<_> = sample

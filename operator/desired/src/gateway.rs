@@ -1,7 +1,7 @@
 //! Gateways into the mesh: a proxy of its own behind a Service.
 
 use crate::pod::{self, env, env_from_pod, port, texts};
-use crate::{Component, DataPlane, ValidatedMesh, istiod, labels};
+use crate::{Component, ValidatedMesh, istiod, labels};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar,
@@ -219,9 +219,6 @@ fn environment(mesh: &ValidatedMesh, gateway: &Gateway) -> Vec<EnvVar> {
             mizzen_crds::maistra::RouterMode::Standard => "standard",
         };
         variables.push(env("ISTIO_META_ROUTER_MODE", mode));
-    }
-    if mesh.data_plane() == DataPlane::Envoy {
-        variables.push(env("ENVOY_BINARY", "/usr/local/bin/envoy"));
     }
     variables
 }

@@ -191,7 +191,7 @@ async fn remove(
 pub async fn delete(client: &Client, id: &ObjectId) -> Result<(), ApplyError> {
     match api(client, id)?.delete(&id.name, &DeleteParams::background()).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(ApplyError::refused(id, error)),
     }
 }
@@ -217,7 +217,7 @@ pub async fn owned(client: &Client, selector: &str) -> Result<Vec<ObjectId>, App
                 let objects = list.items.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none());
                 found.extend(objects.map(|object| id(object.namespace(), object.name_any())));
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(ApplyError::refused(&id(None, "*".to_owned()), error)),
         }
     }

@@ -22,10 +22,8 @@ pub(super) fn check(spec: &ServiceMeshControlPlaneSpec, errors: &mut Collector) 
     if let Some(mesh_config) = &spec.mesh_config {
         mesh_config_rules(spec, mesh_config, errors);
     }
-    if let Some(tracing) = &spec.tracing {
-        if let Some(sampling) = tracing.sampling {
-            errors.check("spec.tracing.sampling", checks::range(sampling.into(), 0, 10_000));
-        }
+    if let Some(sampling) = spec.tracing.as_ref().and_then(|tracing| tracing.sampling) {
+        errors.check("spec.tracing.sampling", checks::range(sampling.into(), 0, 10_000));
     }
     if let Some(proxy) = &spec.proxy {
         proxy_rules(proxy, errors);
