@@ -52,7 +52,7 @@ fn from_text(args: &Args, text: &str) -> anyhow::Result<Settings> {
         "ClusterWide" => Membership::All,
         _ => Membership::Labelled,
     };
-    settings.mesh_config_map = Some(ObjectName::new(&config_map_name(args))?);
+    settings.mesh_config_map = Some(ObjectName::new(config_map_name(args))?);
     Ok(settings)
 }
 

@@ -32,7 +32,7 @@ const DIAGNOSE: Duration = Duration::from_millis(250);
 pub(crate) struct Core {
     pub(crate) index: Index,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) members_tx: watch::Sender<BTreeSet<String>>,
+    pub(crate) members_tx: watch::Sender<Option<BTreeSet<String>>>,
     pub(crate) status_tx: mpsc::Sender<StatusEvent>,
     pub(crate) metrics: Metrics,
     /// Told when the process must start anew: something changed that it was built upon.
@@ -92,8 +92,8 @@ impl Core {
             }
             let members: BTreeSet<_> = self.index.members().map(ToString::to_string).collect();
             self.members_tx.send_if_modified(|known| {
-                let modified = *known != members;
-                *known = members;
+                let modified = known.as_ref() != Some(&members);
+                *known = Some(members);
                 modified
             });
             if self.index.mesh().config().trust_domain != trust_domain {

@@ -48,7 +48,12 @@ struct Found {
 }
 
 /// Keeps the ConfigMaps right for as long as it lives.
-pub(crate) async fn keep(client: Client, mesh: String, root: String, mut members: watch::Receiver<BTreeSet<String>>) {
+pub(crate) async fn keep(
+    client: Client,
+    mesh: String,
+    root: String,
+    mut members: watch::Receiver<Option<BTreeSet<String>>>,
+) {
     let api: Api<ConfigMap> = Api::all(client.clone());
     let config = Config::default().fields(&format!("metadata.name={NAME}"));
     let events = watcher::watcher(api, config).default_backoff();
@@ -71,8 +76,9 @@ pub(crate) async fn keep(client: Client, mesh: String, root: String, mut members
             changed = members.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(AGAIN), if again => {}
         }
-        if listed {
-            let members = members.borrow_and_update().clone();
+        // Before it is known who is a member nobody has left.
+        let members = members.borrow_and_update().clone();
+        if let Some(members) = members.filter(|_| listed) {
             again = writer.repair(&members).await;
         }
     }

@@ -1,6 +1,6 @@
 //! Wiring: starts the parts in the order in which they need each other, and ends them in reverse.
 
-use std::{collections::BTreeSet, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use kube::Client;
@@ -98,7 +98,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         tasks.spawn(admin::serve(listener, admin.router(), stop.child_token()));
     }
 
-    let (members_tx, members) = watch::channel(BTreeSet::new());
+    let (members_tx, members) = watch::channel(None);
     tasks.spawn(root_cert::keep(
         client.clone(),
         args.namespace.clone(),

@@ -90,7 +90,7 @@ pub(crate) fn start(
     tasks.spawn(
         watch
             .clone()
-            .typed(Api::<Pod>::all, all.clone(), Kind::Pod, |o| Object::Pod(Box::new(o))),
+            .typed(Api::<Pod>::all, all, Kind::Pod, |o| Object::Pod(Box::new(o))),
     );
     let namespace = namespace.to_owned();
     tasks.spawn(watch.clone().typed(

@@ -3,6 +3,14 @@
 //! `MIZZEN_API_SERVER=<kubeconfig of a cluster to spoil> cargo test -p mizzen-discovery --test api_server -- --ignored`
 //! Pods are only objects here: nothing runs in them.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail loudly, its helpers too"
+)]
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -351,6 +359,14 @@ async fn start(kubeconfig: &str) -> World {
     )
     .await;
 
+    let bundle = async || {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), MESH);
+        maps.get_opt("istio-ca-root-cert")
+            .await
+            .unwrap()
+            .and_then(|map| map.metadata.uid)
+    };
+    let earlier = bundle().await;
     let (address, admin) = (free(), free());
     let command = Command::parse_from([
         "test".to_owned(),
@@ -363,6 +379,11 @@ async fn start(kubeconfig: &str) -> World {
     tokio::spawn(async move { mizzen_discovery::run(command.args).await.unwrap() });
     eventually("ready", async || (http(admin, "/ready").await.0 == 200).then_some(())).await;
     let root = eventually("trust bundle", async || trust_bundle(&client).await).await;
+    // A restart touches no trust bundle, not even for a moment.
+    assert!(
+        earlier.is_none() || earlier == bundle().await,
+        "the trust bundle of an earlier run was replaced"
+    );
     World {
         client,
         address,
