@@ -138,8 +138,8 @@ impl AuthError {
     /// As gRPC says it: `UNAVAILABLE` where trying again may help, `UNAUTHENTICATED` otherwise.
     pub fn status(&self) -> tonic::Status {
         match self {
-            Self::Unavailable { .. } => tonic::Status::unavailable(self.to_string()),
-            _ => tonic::Status::unauthenticated(self.to_string()),
+            Self::Unavailable { .. } => tonic::Status::unavailable(crate::with_causes(self)),
+            _ => tonic::Status::unauthenticated(crate::with_causes(self)),
         }
     }
 }

@@ -25,6 +25,18 @@ mod serving;
 mod storage;
 mod token_review;
 
+/// An error with its causes, for a log line or a status that shows one text.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 pub use authenticate::{
     AuthError, Authenticator, Caller, Credentials, PeerCertificates, Pod, ReviewedToken, TokenReviewer, bearer_token,
 };

@@ -52,7 +52,8 @@ impl CertificateService {
                 Ok(Response::new(IstioCertificateResponse { cert_chain }))
             }
             Err(error) => {
-                tracing::warn!(identity = %caller.identity, %error, "signing request refused");
+                let reason = crate::with_causes(&error);
+                tracing::warn!(identity = %caller.identity, category = error.category(), error = reason, "signing request refused");
                 Err(status_of(&error))
             }
         }
@@ -61,13 +62,12 @@ impl CertificateService {
 
 fn status_of(error: &CaError) -> Status {
     use mizzen_issue::IssueError;
+    let text = crate::with_causes(error);
     match error {
-        CaError::Csr(_) | CaError::Issue(IssueError::TtlTooLong { .. }) => Status::invalid_argument(error.to_string()),
-        CaError::Issue(IssueError::ForeignName { .. }) => Status::permission_denied(error.to_string()),
-        CaError::Issue(IssueError::IssuerExpired | IssueError::IssuerNotYetValid) => {
-            Status::failed_precondition(error.to_string())
-        }
-        CaError::Issue(_) => Status::internal(error.to_string()),
+        CaError::Csr(_) | CaError::Issue(IssueError::TtlTooLong { .. }) => Status::invalid_argument(text),
+        CaError::Issue(IssueError::ForeignName { .. }) => Status::permission_denied(text),
+        CaError::Issue(IssueError::IssuerExpired | IssueError::IssuerNotYetValid) => Status::failed_precondition(text),
+        CaError::Issue(_) => Status::internal(text),
     }
 }
 

@@ -87,7 +87,8 @@ impl ServingCertificate {
                 key
             }
             Err(error) => {
-                tracing::error!(names = ?self.names, %error, "serving certificate not renewed; the old one stays");
+                let error = crate::with_causes(&error);
+                tracing::error!(names = ?self.names, error, "serving certificate not renewed; the old one stays");
                 current.key.clone()
             }
         }

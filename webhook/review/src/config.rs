@@ -236,7 +236,7 @@ pub struct Readiness {
 /// Why a text is not an injector configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("the injector configuration cannot be read: {0}")]
-pub struct ConfigError(#[from] serde_json::Error);
+pub struct ConfigError(serde_json::Error);
 
 impl InjectConfig {
     /// A configuration with every default.
@@ -279,7 +279,7 @@ impl InjectConfig {
 
     /// Reads the JSON that stands in the ConfigMap.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        Ok(serde_json::from_str(text)?)
+        serde_json::from_str(text).map_err(ConfigError)
     }
 
     /// Where sidecars find CA and discovery, as `host:port`.

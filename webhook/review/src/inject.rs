@@ -40,12 +40,12 @@ pub struct Injected {
     pub warnings: Vec<String>,
 }
 
-/// Why a pod that should get a sidecar cannot.
+/// Why a pod that should get a sidecar cannot. Messages are whole: what a parser says is in them, not behind them.
 #[derive(Debug, thiserror::Error)]
 pub enum InjectError {
     /// It is not a pod.
     #[error("the pod cannot be read: {0}")]
-    Pod(#[source] serde_json::Error),
+    Pod(serde_json::Error),
     /// It has no spec.
     #[error("the pod has no spec: write spec.containers")]
     NoSpec,
@@ -74,10 +74,10 @@ pub enum InjectError {
     Tproxy,
     /// Its own `istio-proxy` container does not fit into the template.
     #[error("container {SIDECAR} cannot be laid over the injected one: {0}")]
-    Overlay(#[source] serde_json::Error),
+    Overlay(serde_json::Error),
     /// The result cannot be written.
     #[error("the injected pod cannot be written: {0}")]
-    Write(#[source] serde_json::Error),
+    Write(serde_json::Error),
 }
 
 impl InjectError {

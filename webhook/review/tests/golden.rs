@@ -1,6 +1,13 @@
 //! Golden folders: `in.yaml` is injected with `config.json` (or a plain configuration) and must give `out.yaml`.
 //! `UPDATE_GOLDEN=1 cargo test -p mizzen-review --test golden` writes what comes out; read the difference before committing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
+
 use std::path::{Path, PathBuf};
 
 use mizzen_review::{InjectConfig, inject_manifest};
