@@ -5,6 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{
+    resource::{Resource, ResourceSet},
+    wire::ErrorDetail,
+};
 
 /// All resources at one moment: (kind, name) to content.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
