@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mizzen_decide::{Balancer, Breaker, HostId, Limit, Pick, Report};
-use mizzen_proxy_config::{Cluster, ClusterName, Discovery, EndpointAddress, EndpointSet, TransportSocket, WorkloadRef};
+use mizzen_proxy_config::{
+    Cluster, ClusterName, Discovery, EndpointAddress, EndpointSet, TransportSocket, WorkloadRef,
+};
 
 use crate::mesh::{Lookup, View};
 
@@ -34,8 +36,11 @@ pub struct ClusterState {
 #[derive(Debug, Default)]
 pub struct Clusters {
     states: RefCell<HashMap<ClusterName, Rc<ClusterState>>>,
-    names: RefCell<HashMap<(Arc<str>, u16), (Instant, Vec<SocketAddr>)>>,
+    names: RefCell<HashMap<(Arc<str>, u16), Found>>,
 }
+
+/// Addresses of a host name, and when they were looked up.
+type Found = (Instant, Vec<SocketAddr>);
 
 /// An endpoint in use by one exchange.
 #[derive(Debug)]
@@ -99,7 +104,11 @@ impl ClusterState {
     pub fn permit(self: &Rc<Self>, limit: Limit, high: bool) -> Option<Permit> {
         let cluster = self.cluster.borrow();
         let limits = if high { &cluster.breaker_high } else { &cluster.breaker };
-        self.breaker(high).try_acquire(limits, limit).then(|| Permit { state: self.clone(), limit, high })
+        self.breaker(high).try_acquire(limits, limit).then(|| Permit {
+            state: self.clone(),
+            limit,
+            high,
+        })
     }
 }
 
@@ -179,7 +188,12 @@ impl Clusters {
 
     async fn resolve(&self, name: &Arc<str>, port: u16) -> io::Result<SocketAddr> {
         let key = (name.clone(), port);
-        let known = self.names.borrow().get(&key).filter(|(at, _)| at.elapsed() < NAME_TTL).map(|(_, all)| all.clone());
+        let known = self
+            .names
+            .borrow()
+            .get(&key)
+            .filter(|(at, _)| at.elapsed() < NAME_TTL)
+            .map(|(_, all)| all.clone());
         let all = match known {
             Some(all) => all,
             None => {
@@ -192,7 +206,10 @@ impl Clusters {
                 all
             }
         };
-        let drawn = usize::try_from(rand::random::<u32>()).unwrap_or(0).checked_rem(all.len()).unwrap_or(0);
+        let drawn = usize::try_from(rand::random::<u32>())
+            .unwrap_or(0)
+            .checked_rem(all.len())
+            .unwrap_or(0);
         all.get(drawn).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }

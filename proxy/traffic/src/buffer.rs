@@ -67,7 +67,9 @@ impl Input {
     /// Room to read into, at least one byte unless `limit` bytes already wait. Takes memory from the pool when there is none.
     pub fn room(&mut self, limit: usize) -> &mut [u8] {
         if self.bytes.is_empty() {
-            self.bytes = POOL.with_borrow_mut(|pool| pool.inputs.pop()).unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+            self.bytes = POOL
+                .with_borrow_mut(|pool| pool.inputs.pop())
+                .unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
         }
         if self.end == self.bytes.len() {
             if self.start > 0 {
@@ -146,13 +148,18 @@ pub struct Output {
 impl Output {
     /// A buffer that holds no memory until something is written.
     pub const fn none() -> Self {
-        Self { bytes: Vec::new(), sent: 0 }
+        Self {
+            bytes: Vec::new(),
+            sent: 0,
+        }
     }
 
     /// The vector to append to, with pooled capacity.
     pub fn vec(&mut self) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
-            self.bytes = POOL.with_borrow_mut(|pool| pool.outputs.pop()).unwrap_or_else(|| Vec::with_capacity(SIZE));
+            self.bytes = POOL
+                .with_borrow_mut(|pool| pool.outputs.pop())
+                .unwrap_or_else(|| Vec::with_capacity(SIZE));
         }
         &mut self.bytes
     }

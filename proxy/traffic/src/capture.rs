@@ -80,7 +80,10 @@ pub async fn serve_to(
     let _slower = socket.set_nodelay(true);
     let (listener, direction) = match entrance {
         Entrance::Gateway(listener) => (Some(listener), Direction::Unspecified),
-        Entrance::Inbound => (worker.view.resolve::<Listener>(INBOUND).await.present(), Direction::Inbound),
+        Entrance::Inbound => (
+            worker.view.resolve::<Listener>(INBOUND).await.present(),
+            Direction::Inbound,
+        ),
         Entrance::Outbound => (outbound_listener(&worker, destination).await, Direction::Outbound),
     };
     let Some(listener) = listener else {
@@ -96,7 +99,11 @@ pub async fn serve_to(
 /// Where a redirected connection wanted to go; its local address when it was not redirected.
 fn original_destination(socket: &TcpStream, own: SocketAddr) -> SocketAddr {
     let socket = socket2::SockRef::from(socket);
-    let original = if own.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let original = if own.is_ipv4() {
+        socket.original_dst_v4()
+    } else {
+        socket.original_dst_v6()
+    };
     original.ok().and_then(|address| address.as_socket()).unwrap_or(own)
 }
 
@@ -104,9 +111,8 @@ fn original_destination(socket: &TcpStream, own: SocketAddr) -> SocketAddr {
 fn is_own_port(worker: &Worker, destination: SocketAddr, own: SocketAddr) -> bool {
     let ports = worker.shared.settings.ports;
     let capture = [ports.outbound, ports.inbound];
-    let local = destination.ip() == own.ip()
-        || destination.ip().is_loopback()
-        || destination.ip() == worker.shared.settings.ip;
+    let local =
+        destination.ip() == own.ip() || destination.ip().is_loopback() || destination.ip() == worker.shared.settings.ip;
     local && capture.contains(&destination.port())
 }
 
@@ -119,7 +125,10 @@ async fn outbound_listener(worker: &Worker, destination: SocketAddr) -> Option<A
         IpAddr::V6(_) => format!("{}_{port}", std::net::Ipv6Addr::UNSPECIFIED),
     };
     // All are asked for before the first is waited for.
-    let _asked = (worker.view.lookup::<Listener>(&any), worker.view.lookup::<Listener>(OUTBOUND));
+    let _asked = (
+        worker.view.lookup::<Listener>(&any),
+        worker.view.lookup::<Listener>(OUTBOUND),
+    );
     for name in [&own, &any] {
         match worker.view.resolve::<Listener>(name).await {
             Lookup::Present(listener) => return Some(listener),
@@ -164,13 +173,18 @@ async fn on_listener(
         },
     );
     let Some(chain) = chosen else {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "no filter chain takes this connection"));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "no filter chain takes this connection",
+        ));
     };
     let conn = match &chain.transport {
         ChainTransport::Raw => conn,
         ChainTransport::Tls(tls) => {
             let terminated = terminate(worker, tls, conn, &mut input, hello, &facts.protocols);
-            tokio::time::timeout(HANDSHAKE, terminated).await.map_err(|_| io::ErrorKind::TimedOut)??
+            tokio::time::timeout(HANDSHAKE, terminated)
+                .await
+                .map_err(|_| io::ErrorKind::TimedOut)??
         }
     };
     let chain: Arc<FilterChain> = chain.clone();
@@ -178,10 +192,24 @@ async fn on_listener(
         Protocol::Http(http) => {
             let found = http_version(http, &conn, facts.seen);
             // Boxed: the futures are large, and one connection needs only one of them.
-            Box::pin(on_http(worker, http, conn, input, found, (direction, remote, destination))).await;
+            Box::pin(on_http(
+                worker,
+                http,
+                conn,
+                input,
+                found,
+                (direction, remote, destination),
+            ))
+            .await;
         }
         Protocol::Tcp(proxy) => {
-            let client = tcp::Client { conn, input, direction, remote, local: destination };
+            let client = tcp::Client {
+                conn,
+                input,
+                direction,
+                remote,
+                local: destination,
+            };
             Box::pin(tcp::serve(worker, proxy, client)).await;
         }
         Protocol::Closed(reason) => {
@@ -210,7 +238,11 @@ async fn inspect(
         .await;
         let Some(count) = filled else {
             // A client that began but did not go on is cut off; one that waits for the server is let through.
-            return if input.is_empty() { Ok(None) } else { Err(io::ErrorKind::TimedOut.into()) };
+            return if input.is_empty() {
+                Ok(None)
+            } else {
+                Err(io::ErrorKind::TimedOut.into())
+            };
         };
         if count? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -244,24 +276,45 @@ async fn terminate(
     let Some(svid) = worker.shared.svids.current() else {
         return Err(io::Error::other("this workload has no certificate yet"));
     };
-    let Some(hello) = hello else { return Err(io::ErrorKind::InvalidData.into()) };
+    let Some(hello) = hello else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
     let alpn = detect::negotiate(tls.alpn.iter().map(|name| &**name), offered);
-    let config = svid.server_config(ServerKind { mutual: tls.is_mutual(), alpn }).map_err(io::Error::other)?;
-    let session =
-        hello.into_connection(config).map_err(|(error, _alert)| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let config = svid
+        .server_config(ServerKind {
+            mutual: tls.is_mutual(),
+            alpn,
+        })
+        .map_err(io::Error::other)?;
+    let session = hello
+        .into_connection(config)
+        .map_err(|(error, _alert)| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let fed = input.len();
     input.consume(fed);
     input.release();
     let socket = conn.into_plain().ok_or(io::ErrorKind::InvalidInput)?;
     let conn = Conn::handshake(socket, session.into()).await?;
     if let (true, Some(peer)) = (tls.is_mutual(), &conn.peer) {
-        let sans = tls.validation.as_ref().map(|validation| &*validation.sans).unwrap_or_default();
-        let names = mizzen_decide::naming::PeerNames { uris: &[&peer.spiffe], ..Default::default() };
+        let sans = tls
+            .validation
+            .as_ref()
+            .map(|validation| &*validation.sans)
+            .unwrap_or_default();
+        let names = mizzen_decide::naming::PeerNames {
+            uris: &[&peer.spiffe],
+            ..Default::default()
+        };
         if !mizzen_decide::naming::allowed(sans, &names) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the client's identity is not allowed here"));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the client's identity is not allowed here",
+            ));
         }
     } else if tls.is_mutual() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the client's certificate has no SPIFFE id"));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the client's certificate has no SPIFFE id",
+        ));
     }
     Ok(conn)
 }
@@ -293,7 +346,9 @@ async fn on_http(
         if found != Seen::More {
             break;
         }
-        timer.set(Some(Instant::now() + http.idle_timeout.unwrap_or(Duration::from_secs(60))));
+        timer.set(Some(
+            Instant::now() + http.idle_timeout.unwrap_or(Duration::from_secs(60)),
+        ));
         let filled = poll_fn(|cx| match conn.poll_fill(cx, &mut input, SIZE) {
             Poll::Ready(result) => Poll::Ready(result.ok()),
             Poll::Pending if timer.poll_expired(cx) => Poll::Ready(None),

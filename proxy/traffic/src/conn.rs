@@ -44,24 +44,40 @@ struct Tls {
 
 impl From<TcpStream> for Conn {
     fn from(socket: TcpStream) -> Self {
-        Self { io: Io::Plain(socket), peer: None, alpn: Alpn::None }
+        Self {
+            io: Io::Plain(socket),
+            peer: None,
+            alpn: Alpn::None,
+        }
     }
 }
 
 impl From<Stream> for Conn {
     fn from(stream: Stream) -> Self {
-        Self { io: Io::H2(Box::new(stream)), peer: None, alpn: Alpn::H2 }
+        Self {
+            io: Io::H2(Box::new(stream)),
+            peer: None,
+            alpn: Alpn::H2,
+        }
     }
 }
 
 impl Conn {
     /// Runs the handshake of `session` over `socket` to its end.
     pub async fn handshake(socket: TcpStream, session: Session) -> io::Result<Self> {
-        let mut tls = Box::new(Tls { socket, session, eof: false });
+        let mut tls = Box::new(Tls {
+            socket,
+            session,
+            eof: false,
+        });
         std::future::poll_fn(|cx| tls.poll_handshake(cx)).await?;
         let alpn = tls.session.alpn_protocol().map_or(Alpn::None, Alpn::parse);
         let peer = Peer::from_chain(tls.session.peer_certificates()).map(Arc::new);
-        Ok(Self { io: Io::Tls(tls), peer, alpn })
+        Ok(Self {
+            io: Io::Tls(tls),
+            peer,
+            alpn,
+        })
     }
 
     /// The socket of a connection that nothing carries but TCP.
@@ -261,7 +277,10 @@ impl Tls {
 
     /// One read from the socket into the session; 0 is the end.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut reader = SocketIo { socket: &mut self.socket, cx };
+        let mut reader = SocketIo {
+            socket: &mut self.socket,
+            cx,
+        };
         let count = match self.session.read_tls(&mut reader) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -279,7 +298,10 @@ impl Tls {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut writer = SocketIo { socket: &mut self.socket, cx };
+        let mut writer = SocketIo {
+            socket: &mut self.socket,
+            cx,
+        };
         match self.session.write_tls(&mut writer) {
             Ok(count) => Poll::Ready(Ok(count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,

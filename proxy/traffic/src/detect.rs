@@ -48,7 +48,11 @@ pub fn look(bytes: &[u8], tls: bool, http: bool) -> Seen {
     let preface = H2_PREFACE.iter().zip(bytes).take_while(|(a, b)| a == b).count();
     if preface == bytes.len() || preface == H2_PREFACE.len() {
         // `PRI` alone could still be an HTTP/1 method.
-        return if preface == H2_PREFACE.len() { Seen::Http2 } else { Seen::More };
+        return if preface == H2_PREFACE.len() {
+            Seen::Http2
+        } else {
+            Seen::More
+        };
     }
     http1(bytes)
 }
@@ -90,7 +94,12 @@ pub struct Facts {
 impl Facts {
     /// Nothing is known: no bytes came in time, or nobody looked.
     pub fn unknown() -> Self {
-        Self { transport: TransportProtocol::Raw, server_name: None, protocols: Vec::new(), seen: Seen::Other }
+        Self {
+            transport: TransportProtocol::Raw,
+            server_name: None,
+            protocols: Vec::new(),
+            seen: Seen::Other,
+        }
     }
 
     /// Facts of plain text.
@@ -100,7 +109,11 @@ impl Facts {
             Seen::Http2 => Some(b"h2c".to_vec()),
             _ => None,
         };
-        Self { protocols: protocol.into_iter().collect(), seen, ..Self::unknown() }
+        Self {
+            protocols: protocol.into_iter().collect(),
+            seen,
+            ..Self::unknown()
+        }
     }
 
     /// Facts of a client hello.
@@ -109,32 +122,24 @@ impl Facts {
         Self {
             transport: TransportProtocol::Tls,
             server_name: hello.server_name().map(str::to_ascii_lowercase),
-            protocols: hello
-                .alpn()
-                .into_iter()
-                .flatten()
-                .map(<[u8]>::to_vec)
-                .collect(),
+            protocols: hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
             seen: Seen::Tls,
         }
     }
 }
 
 /// Reads a client hello from bytes that arrive in pieces.
+#[derive(Default)]
 pub struct HelloReader {
     acceptor: Acceptor,
     fed: usize,
 }
 
-impl Default for HelloReader {
-    fn default() -> Self {
-        Self { acceptor: Acceptor::default(), fed: 0 }
-    }
-}
-
 impl std::fmt::Debug for HelloReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HelloReader").field("fed", &self.fed).finish_non_exhaustive()
+        f.debug_struct("HelloReader")
+            .field("fed", &self.fed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,7 +159,10 @@ impl HelloReader {
             }
         }
         if bytes.len() > HELLO_LIMIT {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "client hello over the size limit"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "client hello over the size limit",
+            ));
         }
         Ok(None)
     }
@@ -165,7 +173,9 @@ impl HelloReader {
     }
 
     fn accept(&mut self) -> io::Result<Option<Accepted>> {
-        self.acceptor.accept().map_err(|(error, _alert)| io::Error::new(io::ErrorKind::InvalidData, error))
+        self.acceptor
+            .accept()
+            .map_err(|(error, _alert)| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 
@@ -220,9 +230,15 @@ mod tests {
         }
         let accepted = reader.read(&hello).unwrap().unwrap();
         let facts = Facts::hello(&accepted);
-        assert_eq!(facts.server_name.as_deref(), Some("outbound_.80_.v1_.web.shop.svc.cluster.local"));
+        assert_eq!(
+            facts.server_name.as_deref(),
+            Some("outbound_.80_.v1_.web.shop.svc.cluster.local")
+        );
         assert_eq!(facts.protocols, [b"istio-http/1.1"]);
-        assert_eq!(negotiate(["istio", "istio-http/1.1"], &facts.protocols), Alpn::MeshHttp1);
+        assert_eq!(
+            negotiate(["istio", "istio-http/1.1"], &facts.protocols),
+            Alpn::MeshHttp1
+        );
         assert_eq!(negotiate(["h2"], &facts.protocols), Alpn::None);
     }
 }

@@ -35,6 +35,7 @@ pub struct Scratch {
 }
 
 thread_local! {
+    #[expect(clippy::vec_box, reason = "values move in and out of the list; boxes keep that cheap")]
     static SCRATCH: std::cell::RefCell<Vec<Box<Scratch>>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
@@ -42,7 +43,10 @@ impl Recycle for Scratch {
     fn fresh() -> Self {
         Self {
             request: RequestParser::new(Limits::default()),
-            response: ResponseParser::new(Limits { head: RESPONSE_HEAD, ..Limits::default() }),
+            response: ResponseParser::new(Limits {
+                head: RESPONSE_HEAD,
+                ..Limits::default()
+            }),
             edit: Edit::default(),
             text: Vec::new(),
         }
@@ -183,7 +187,10 @@ impl<'a> Exchange<'a> {
             input,
             scratch,
             deadlines: Deadlines::default(),
-            seen: Seen { received: inline as u64, ..Seen::default() },
+            seen: Seen {
+                received: inline as u64,
+                ..Seen::default()
+            },
             keep: false,
             head,
             inline,
@@ -263,7 +270,10 @@ impl<'a> Exchange<'a> {
 
     fn rearm(&mut self, now: Instant) {
         let idle = self.deadlines.idle.map(|idle| now + idle);
-        let first = [self.deadlines.request, self.deadlines.this_try, idle].into_iter().flatten().min();
+        let first = [self.deadlines.request, self.deadlines.this_try, idle]
+            .into_iter()
+            .flatten()
+            .min();
         self.timer.set(first);
     }
 
@@ -360,7 +370,12 @@ impl<'a> Exchange<'a> {
     fn poll_head(&mut self, cx: &mut Context<'_>, up: &mut Conn) -> Poll<Result<(), Fail>> {
         loop {
             if !self.from_up.is_empty() {
-                match self.scratch.response.parse(self.from_up.filled()).map_err(Fail::Protocol)? {
+                match self
+                    .scratch
+                    .response
+                    .parse(self.from_up.filled())
+                    .map_err(Fail::Protocol)?
+                {
                     Parsed::Complete if self.scratch.response.head().is_interim() => {
                         self.interim(cx);
                         continue;
@@ -425,7 +440,9 @@ impl<'a> Exchange<'a> {
     pub fn accept_response(&mut self, decode: bool) -> Result<usize, BodyError> {
         let head = self.scratch.response.head();
         let before = self.to_down.pending().len();
-        self.scratch.edit.write_response(head, self.from_up.filled(), self.to_down.vec());
+        self.scratch
+            .edit
+            .write_response(head, self.from_up.filled(), self.to_down.vec());
         let sent = self.to_down.pending().len() - before;
         self.seen.head_sent = sent as u64;
         self.response = BodyReader::new(head.framing());
@@ -458,7 +475,11 @@ impl<'a> Exchange<'a> {
         }
         while !self.response.is_done() && !self.from_up.is_empty() {
             let event = self.response.next(self.from_up.filled())?;
-            let data = self.from_up.filled().get(event.consumed - event.data..event.consumed).unwrap_or_default();
+            let data = self
+                .from_up
+                .filled()
+                .get(event.consumed - event.data..event.consumed)
+                .unwrap_or_default();
             self.to_down.vec().extend_from_slice(data);
             self.seen.sent += data.len() as u64;
             self.from_up.consume(event.consumed);
@@ -591,7 +612,9 @@ impl<'a> Exchange<'a> {
                     return false;
                 }
             }
-            let Ok(progress) = self.request.pass(self.body.filled()) else { return false };
+            let Ok(progress) = self.request.pass(self.body.filled()) else {
+                return false;
+            };
             self.seen.received += progress.consumed as u64;
             self.body.consume(progress.consumed);
         }
@@ -607,7 +630,14 @@ impl<'a> Exchange<'a> {
 
     /// Ends the exchange: what follows the request becomes the front of the input again.
     pub fn finish(self) {
-        let Self { input, mut body, head, inline, timer, .. } = self;
+        let Self {
+            input,
+            mut body,
+            head,
+            inline,
+            timer,
+            ..
+        } = self;
         timer.set(None);
         input.consume(head + inline);
         if input.is_empty() && !body.is_empty() {

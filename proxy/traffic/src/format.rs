@@ -184,7 +184,9 @@ fn request_field(values: &Values<'_>, name: &str, out: &mut Vec<u8>) -> bool {
 }
 
 fn response_field(values: &Values<'_>, name: &str, out: &mut Vec<u8>) -> bool {
-    let Some((head, bytes)) = values.response else { return false };
+    let Some((head, bytes)) = values.response else {
+        return false;
+    };
     match head.fields().value(bytes, name.as_bytes()) {
         Some(value) if !value.is_empty() => {
             out.extend_from_slice(value);
@@ -206,16 +208,35 @@ impl std::fmt::Display for Stamp {
         let at = time::OffsetDateTime::from(self.0);
         let (date, month) = (at.date(), u8::from(at.month()));
         let (hour, minute, second, millis) = (at.hour(), at.minute(), at.second(), at.millisecond());
-        write!(f, "{:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z", date.year(), date.day())
+        write!(
+            f,
+            "{:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z",
+            date.year(),
+            date.day()
+        )
     }
 }
 
 /// Names of gRPC statuses as Envoy's access log writes them.
 fn grpc_name(status: u8) -> &'static str {
     const NAMES: [&str; 17] = [
-        "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
-        "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
-        "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
     ];
     NAMES.get(usize::from(status)).copied().unwrap_or("InvalidCode")
 }

@@ -63,7 +63,11 @@ impl From<Local> for Stop {
 
 /// Serves the request at the front of `x`. Says whether the connection goes on.
 pub async fn serve(info: &Info, x: &mut Exchange<'_>) -> bool {
-    let view = View { head: x.scratch.request.head(), bytes: x.input.filled(), secure: info.secure };
+    let view = View {
+        head: x.scratch.request.head(),
+        bytes: x.input.filled(),
+        secure: info.secure,
+    };
     let generate = info.http.generate_request_id && view.header("x-request-id").is_none();
     let mut record = Record {
         started: Instant::now(),
@@ -126,8 +130,7 @@ async fn answer(info: &Info, x: &mut Exchange<'_>, record: &mut Record, local: &
         date: date.as_bytes(),
     };
     if record.grpc {
-        record.grpc_status =
-            u8::try_from(local.grpc.unwrap_or_else(|| crate::reply::grpc_status(local.status))).ok();
+        record.grpc_status = u8::try_from(local.grpc.unwrap_or_else(|| crate::reply::grpc_status(local.status))).ok();
     }
     let mut text = Vec::with_capacity(256 + local.body.len());
     local.write(&how, &mut text);
@@ -154,7 +157,11 @@ pub fn closing(info: &Info) -> bool {
 async fn drive(info: &Info, x: &mut Exchange<'_>, record: &mut Record) -> Result<bool, Stop> {
     let random: u64 = rand::random();
     let planned = {
-        let view = View { head: x.scratch.request.head(), bytes: x.input.filled(), secure: info.secure };
+        let view = View {
+            head: x.scratch.request.head(),
+            bytes: x.input.filled(),
+            secure: info.secure,
+        };
         plan::plan(info, &view, random).await
     };
     let (delay, planned) = match planned {
@@ -176,9 +183,15 @@ async fn drive(info: &Info, x: &mut Exchange<'_>, record: &mut Record) -> Result
     };
     record.routed = routed;
     record.cluster = Some(cluster.clone());
-    let high = record.routed.as_ref().and_then(Routed::forward).is_some_and(|forward| forward.high_priority);
+    let high = record
+        .routed
+        .as_ref()
+        .and_then(Routed::forward)
+        .is_some_and(|forward| forward.high_priority);
     let state = info.worker.clusters.state(&cluster);
-    let Some(_running) = state.permit(Limit::Request, high) else { return Err(Local::overflow().into()) };
+    let Some(_running) = state.permit(Limit::Request, high) else {
+        return Err(Local::overflow().into());
+    };
     let policy = record
         .routed
         .as_ref()
@@ -236,8 +249,20 @@ async fn drive(info: &Info, x: &mut Exchange<'_>, record: &mut Record) -> Result
                         stale = true;
                         continue;
                     }
-                    Err(Fail::Closed) => (TryResult::Reset { refused: false, request_sent: true }, Local::closed()),
-                    Err(Fail::Refused) => (TryResult::Reset { refused: true, request_sent: false }, Local::reset()),
+                    Err(Fail::Closed) => (
+                        TryResult::Reset {
+                            refused: false,
+                            request_sent: true,
+                        },
+                        Local::closed(),
+                    ),
+                    Err(Fail::Refused) => (
+                        TryResult::Reset {
+                            refused: true,
+                            request_sent: false,
+                        },
+                        Local::reset(),
+                    ),
                 }
             }
             Err(Some(error)) => (TryResult::ConnectFailure, connect_failure(&error)),
@@ -267,11 +292,18 @@ async fn drive(info: &Info, x: &mut Exchange<'_>, record: &mut Record) -> Result
 }
 
 fn set_limits(info: &Info, x: &mut Exchange<'_>, record: &Record, policy: Option<&RetryPolicy>) -> RetryState {
-    let view = View { head: x.scratch.request.head(), bytes: x.input.filled(), secure: info.secure };
+    let view = View {
+        head: x.scratch.request.head(),
+        bytes: x.input.filled(),
+        secure: info.secure,
+    };
     let retry = RetryState::new(policy, &view);
     let limits = match record.routed.as_ref().and_then(Routed::forward) {
         Some(forward) => Timeouts::new(forward, policy, &info.http, &view),
-        None => Timeouts { idle: info.http.stream_idle_timeout, ..Timeouts::default() },
+        None => Timeouts {
+            idle: info.http.stream_idle_timeout,
+            ..Timeouts::default()
+        },
     };
     x.deadlines = Deadlines {
         total: limits.request,
@@ -307,7 +339,11 @@ async fn choose(
     tried: &[HostId],
     random: u64,
 ) -> Result<(Chosen, Target), Stop> {
-    let view = View { head: x.scratch.request.head(), bytes: x.input.filled(), secure: info.secure };
+    let view = View {
+        head: x.scratch.request.head(),
+        bytes: x.input.filled(),
+        secure: info.secure,
+    };
     let hash = record
         .routed
         .as_ref()
@@ -317,12 +353,21 @@ async fn choose(
     let pick = Pick {
         random: mizzen_decide::mix(random, 7 + u64::from(record.attempts)),
         hash,
-        tried: if policy.is_some_and(|policy| policy.avoid_previous) { tried } else { &[] },
+        tried: if policy.is_some_and(|policy| policy.avoid_previous) {
+            tried
+        } else {
+            &[]
+        },
         draws: policy.map_or(0, |policy| policy.host_draws),
     };
-    let wanted = Wanted { pick, original: info.local };
+    let wanted = Wanted {
+        pick,
+        original: info.local,
+    };
     let chosen = info.worker.clusters.choose(&info.worker.view, cluster, &wanted).await;
-    let Some(chosen) = chosen else { return Err(Local::no_healthy_upstream().into()) };
+    let Some(chosen) = chosen else {
+        return Err(Local::no_healthy_upstream().into());
+    };
     let speaks = match cluster.protocol {
         UpstreamProtocol::Http1 => Speaks::Http1,
         UpstreamProtocol::Http2 => Speaks::Http2,
@@ -352,7 +397,11 @@ async fn connect(
     }
     // Boxed: dialling is rare and its future is large.
     let dial = Box::pin(async {
-        if stale { upstream::fresh(&info.worker, target).await } else { upstream::acquire(&info.worker, target).await }
+        if stale {
+            upstream::fresh(&info.worker, target).await
+        } else {
+            upstream::acquire(&info.worker, target).await
+        }
     });
     match x.deadlines.request {
         None => dial.await.map_err(Some),
@@ -391,7 +440,11 @@ async fn attempt(
         let (mut text, mut edit) = (std::mem::take(&mut x.scratch.text), std::mem::take(&mut x.scratch.edit));
         let head = x.scratch.request.head();
         let bytes = x.input.filled();
-        let view = View { head, bytes, secure: info.secure };
+        let view = View {
+            head,
+            bytes,
+            secure: info.secure,
+        };
         let context = RequestContext {
             info,
             routed: record.routed.as_ref(),
@@ -407,19 +460,34 @@ async fn attempt(
         x.scratch.text = text;
     }
     x.begin_try();
-    x.arm(if retry.attempts() == 1 { record.started } else { Instant::now() });
+    x.arm(if retry.attempts() == 1 {
+        record.started
+    } else {
+        Instant::now()
+    });
     poll_fn(|cx| x.poll_response_head(cx, upstream)).await
 }
 
 fn upgrade_allowed(info: &Info, routed: Option<&Routed>, view: &View<'_>) -> bool {
-    let Some(protocol) = view.head.upgrade() else { return false };
-    let Ok(protocol) = std::str::from_utf8(protocol.of(view.bytes)) else { return false };
-    let by_route = routed
-        .and_then(Routed::forward)
-        .and_then(|forward| forward.upgrades.iter().find(|(name, _)| protocol.eq_ignore_ascii_case(name)));
+    let Some(protocol) = view.head.upgrade() else {
+        return false;
+    };
+    let Ok(protocol) = std::str::from_utf8(protocol.of(view.bytes)) else {
+        return false;
+    };
+    let by_route = routed.and_then(Routed::forward).and_then(|forward| {
+        forward
+            .upgrades
+            .iter()
+            .find(|(name, _)| protocol.eq_ignore_ascii_case(name))
+    });
     match by_route {
         Some((_, allowed)) => *allowed,
-        None => info.http.upgrades.iter().any(|name| protocol.eq_ignore_ascii_case(name)),
+        None => info
+            .http
+            .upgrades
+            .iter()
+            .any(|name| protocol.eq_ignore_ascii_case(name)),
     }
 }
 
@@ -486,7 +554,11 @@ async fn commit(
         && framing != Framing::Tunnel;
     {
         let (mut text, mut edit) = (std::mem::take(&mut x.scratch.text), std::mem::take(&mut x.scratch.edit));
-        let view = View { head: x.scratch.request.head(), bytes: x.input.filled(), secure: info.secure };
+        let view = View {
+            head: x.scratch.request.head(),
+            bytes: x.input.filled(),
+            secure: info.secure,
+        };
         let context = ResponseContext {
             info,
             routed: record.routed.as_ref(),
@@ -496,16 +568,30 @@ async fn commit(
             version,
             keep_alive: keep,
             upgrade,
-            values: values(info, record, Some(view), Some((x.scratch.response.head(), x.response_bytes())), (0, 0)),
+            values: values(
+                info,
+                record,
+                Some(view),
+                Some((x.scratch.response.head(), x.response_bytes())),
+                (0, 0),
+            ),
         };
-        heads::response(&mut edit, x.scratch.response.head(), x.response_bytes(), &context, &mut text);
+        heads::response(
+            &mut edit,
+            x.scratch.response.head(),
+            x.response_bytes(),
+            &context,
+            &mut text,
+        );
         if decode {
             edit.framing(Framing::Close);
         }
         x.scratch.edit = edit;
         x.scratch.text = text;
     }
-    let Ok(length) = x.accept_response(decode) else { return Err(Local::upstream_protocol().into()) };
+    let Ok(length) = x.accept_response(decode) else {
+        return Err(Local::upstream_protocol().into());
+    };
     if !info.http.access_logs.is_empty() {
         record.response = x.outgoing().get(..length).unwrap_or_default().to_vec();
     }
@@ -528,8 +614,14 @@ async fn commit(
             return Ok(keep && x.request_done());
         }
         Ended::ClientGone => (Flags::DOWNSTREAM_GONE, "downstream_remote_disconnect"),
-        Ended::Truncated => (Flags::UPSTREAM_CLOSED, "upstream_reset_after_response_started{connection_termination}"),
-        Ended::Malformed => (Flags::UPSTREAM_PROTOCOL, "upstream_reset_after_response_started{protocol_error}"),
+        Ended::Truncated => (
+            Flags::UPSTREAM_CLOSED,
+            "upstream_reset_after_response_started{connection_termination}",
+        ),
+        Ended::Malformed => (
+            Flags::UPSTREAM_PROTOCOL,
+            "upstream_reset_after_response_started{protocol_error}",
+        ),
         Ended::Timeout(Which::Idle) => (Flags::IDLE_TIMEOUT, "stream_idle_timeout"),
         Ended::Timeout(_) => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
     };
@@ -548,8 +640,16 @@ async fn tunnel(info: &Info, x: &mut Exchange<'_>, mut upstream: Upstream) -> bo
     }
     let (from_client, from_upstream) = (x.client_rest(), x.response_rest());
     let idle = info.http.stream_idle_timeout;
-    let (passed, _) =
-        tunnel::run(x.down, from_client, &mut upstream.conn, from_upstream, x.timer, idle, |_| {}).await;
+    let (passed, _) = tunnel::run(
+        x.down,
+        from_client,
+        &mut upstream.conn,
+        from_upstream,
+        x.timer,
+        idle,
+        |_| {},
+    )
+    .await;
     x.seen.received += passed.up;
     x.seen.sent += passed.down;
     false
@@ -576,7 +676,11 @@ fn values<'a>(
         received,
         sent,
         upstream: record.upstream,
-        cluster: record.cluster.as_ref().map(|cluster| cluster.name.as_str()).unwrap_or_default(),
+        cluster: record
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.name.as_str())
+            .unwrap_or_default(),
         upstream_local: record.upstream_local,
         local: Some(info.local),
         remote: Some(info.remote),
@@ -584,7 +688,11 @@ fn values<'a>(
         own: &info.own,
         tls_version: info.tls_version,
         server_name: &info.server_name,
-        route: record.routed.as_ref().map(|routed| routed.route.name.as_str()).unwrap_or_default(),
+        route: record
+            .routed
+            .as_ref()
+            .map(|routed| routed.route.name.as_str())
+            .unwrap_or_default(),
         attempts: record.attempts,
         grpc: record.grpc_status,
         hostname: &info.worker.shared.settings.pod,
@@ -599,7 +707,11 @@ fn tell(info: &Info, x: &Exchange<'_>, record: &Record) {
     let peer = record.peer.unwrap_or_else(|| info.labels(service));
     info.worker.shard.request(&Observation {
         peer,
-        protocol: if record.grpc { Protocol::Grpc(record.grpc_status) } else { Protocol::Http },
+        protocol: if record.grpc {
+            Protocol::Grpc(record.grpc_status)
+        } else {
+            Protocol::Http
+        },
         status: record.status,
         flags: record.flags,
         micros: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
@@ -609,9 +721,18 @@ fn tell(info: &Info, x: &Exchange<'_>, record: &Record) {
     if info.http.access_logs.is_empty() {
         return;
     }
-    let limits = mizzen_http::Limits { head: 65_535, fields: 128 };
-    let response = ResponseHead::parse(&record.response, limits, mizzen_http::Method::Head).ok().flatten();
-    let view = View { head: x.scratch.request.head(), bytes: x.head_bytes(), secure: info.secure };
+    let limits = mizzen_http::Limits {
+        head: 65_535,
+        fields: 128,
+    };
+    let response = ResponseHead::parse(&record.response, limits, mizzen_http::Method::Head)
+        .ok()
+        .flatten();
+    let view = View {
+        head: x.scratch.request.head(),
+        bytes: x.head_bytes(),
+        secure: info.secure,
+    };
     let response = response.as_ref().map(|head| (head, record.response.as_slice()));
     let mut values = values(info, record, Some(view), response, (x.seen.received, x.seen.sent));
     values.duration = elapsed;

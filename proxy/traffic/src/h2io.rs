@@ -13,7 +13,9 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use mizzen_http::{BodyReader, Framing, Limits, Method, Parsed, RequestParser, ResponseParser, put_chunk_head, put_last_chunk};
+use mizzen_http::{
+    BodyReader, Framing, Limits, Method, Parsed, RequestParser, ResponseParser, put_chunk_head, put_last_chunk,
+};
 
 /// How much of what we write may wait for the peer's flow-control window.
 const PENDING_LIMIT: usize = 64 * 1024;
@@ -33,8 +35,16 @@ pub struct Stream {
 }
 
 enum Side {
-    Server { respond: SendResponse<Bytes>, head_only: bool },
-    Client { sender: SendRequest<Bytes>, response: Option<ResponseFuture>, request: Option<Box<(Request<()>, bool)>>, secure: bool },
+    Server {
+        respond: SendResponse<Bytes>,
+        head_only: bool,
+    },
+    Client {
+        sender: SendRequest<Bytes>,
+        response: Option<ResponseFuture>,
+        request: Option<Box<(Request<()>, bool)>>,
+        secure: bool,
+    },
 }
 
 impl std::fmt::Debug for Side {
@@ -74,7 +84,10 @@ impl Stream {
         let mut out = HeadWriter(&mut head);
         out.text(parts.method.as_str().as_bytes());
         out.text(b" ");
-        let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes().to_vec());
+        let authority = parts
+            .uri
+            .authority()
+            .map(|authority| authority.as_str().as_bytes().to_vec());
         if parts.method == http::Method::CONNECT {
             out.text(authority.as_deref().unwrap_or_default());
         } else {
@@ -93,8 +106,15 @@ impl Stream {
         }
         out.text(b"\r\n");
         Self {
-            side: Side::Server { respond, head_only: parts.method == http::Method::HEAD },
-            reading: Reading { ready: head, chunked, done: bodiless },
+            side: Side::Server {
+                respond,
+                head_only: parts.method == http::Method::HEAD,
+            },
+            reading: Reading {
+                ready: head,
+                chunked,
+                done: bodiless,
+            },
             recv: Some(recv),
             writing: Writing::Head(Vec::new()),
             send: None,
@@ -106,8 +126,17 @@ impl Stream {
     /// The client's side of a stream to be opened on `sender`'s connection: takes the request, reads as the response.
     pub fn client(sender: SendRequest<Bytes>, secure: bool) -> Self {
         Self {
-            side: Side::Client { sender, response: None, request: None, secure },
-            reading: Reading { ready: BytesMut::new(), chunked: false, done: false },
+            side: Side::Client {
+                sender,
+                response: None,
+                request: None,
+                secure,
+            },
+            reading: Reading {
+                ready: BytesMut::new(),
+                chunked: false,
+                done: false,
+            },
             recv: None,
             writing: Writing::Head(Vec::new()),
             send: None,
@@ -152,7 +181,9 @@ impl Stream {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(recv) = &mut self.recv else { return Poll::Pending };
+        let Some(recv) = &mut self.recv else {
+            return Poll::Pending;
+        };
         let reading = &mut self.reading;
         match ready!(recv.poll_data(cx)) {
             Some(data) => {
@@ -174,7 +205,9 @@ impl Stream {
                 let trailers = ready!(recv.poll_trailers(cx)).map_err(as_io)?;
                 if reading.chunked {
                     let trailers = trailers.unwrap_or_default();
-                    let fields = trailers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+                    let fields = trailers
+                        .iter()
+                        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
                     put_last_chunk(&mut PutBytes(&mut reading.ready), fields);
                 }
                 reading.done = true;
@@ -230,8 +263,12 @@ impl Stream {
             let used = match &mut self.writing {
                 Writing::Head(_) => self.take_head(rest)?,
                 Writing::Body(reader) => {
-                    let event = reader.next(rest).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                    let data = rest.get(event.consumed - event.data..event.consumed).unwrap_or_default();
+                    let event = reader
+                        .next(rest)
+                        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                    let data = rest
+                        .get(event.consumed - event.data..event.consumed)
+                        .unwrap_or_default();
                     self.pending.extend_from_slice(data);
                     if event.done {
                         self.end_body();
@@ -250,7 +287,9 @@ impl Stream {
     }
 
     fn end_body(&mut self) {
-        let Writing::Body(reader) = std::mem::replace(&mut self.writing, Writing::Done) else { return };
+        let Writing::Body(reader) = std::mem::replace(&mut self.writing, Writing::Done) else {
+            return;
+        };
         self.finish = Some(if reader.has_trailers() {
             let mut map = HeaderMap::new();
             for (name, value) in reader.trailers() {
@@ -266,7 +305,9 @@ impl Stream {
 
     /// Collects the head; returns how many bytes of `bytes` belong to it.
     fn take_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Writing::Head(head) = &mut self.writing else { return Ok(0) };
+        let Writing::Head(head) = &mut self.writing else {
+            return Ok(0);
+        };
         let before = head.len();
         head.extend_from_slice(bytes);
         let head = std::mem::take(head);
@@ -299,7 +340,12 @@ impl Stream {
 
     /// Sends what waits, as far as the peer's window allows.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Side::Client { sender, response, request, .. } = &mut self.side
+        if let Side::Client {
+            sender,
+            response,
+            request,
+            ..
+        } = &mut self.side
             && request.is_some()
         {
             ready!(sender.poll_ready(cx)).map_err(as_io)?;
@@ -310,7 +356,9 @@ impl Stream {
                 self.send = Some(send);
             }
         }
-        let Some(send) = &mut self.send else { return Poll::Ready(Ok(())) };
+        let Some(send) = &mut self.send else {
+            return Poll::Ready(Ok(()));
+        };
         while !self.pending.is_empty() {
             send.reserve_capacity(self.pending.len());
             let capacity = match ready!(send.poll_capacity(cx)) {
@@ -342,7 +390,10 @@ fn response_parts(
     respond: &mut SendResponse<Bytes>,
     send: &mut Option<SendStream<Bytes>>,
 ) -> io::Result<HeadTaken> {
-    let mut parser = ResponseParser::new(Limits { head: 65_535, fields: 128 });
+    let mut parser = ResponseParser::new(Limits {
+        head: 65_535,
+        fields: 128,
+    });
     parser.reset(if head_only { Method::Head } else { Method::Get });
     if parser.parse(head).map_err(invalid)? == Parsed::Partial {
         return Ok(None);
@@ -362,12 +413,11 @@ fn response_parts(
 }
 
 /// Parses a whole request head and keeps it until the connection takes a new stream; `None` when it is not complete.
-fn request_parts(
-    head: &[u8],
-    waiting: &mut Option<Box<(Request<()>, bool)>>,
-    secure: bool,
-) -> io::Result<HeadTaken> {
-    let mut parser = RequestParser::new(Limits { head: 65_535, fields: 128 });
+fn request_parts(head: &[u8], waiting: &mut Option<Box<(Request<()>, bool)>>, secure: bool) -> io::Result<HeadTaken> {
+    let mut parser = RequestParser::new(Limits {
+        head: 65_535,
+        fields: 128,
+    });
     if parser.parse(head).map_err(invalid)? == Parsed::Partial {
         return Ok(None);
     }
@@ -384,7 +434,10 @@ fn request_parts(
         .build()
         .map_err(invalid)?;
     copy_fields(parsed.fields().end_to_end(head), request.headers_mut());
-    if view.field(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+    if view
+        .field(b"content-type")
+        .is_some_and(|kind| kind.starts_with(b"application/grpc"))
+    {
         // `te` is about one connection in HTTP/1.1; gRPC servers insist on it.
         request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
     }
@@ -420,7 +473,10 @@ impl HeadWriter<'_> {
     /// All end-to-end fields; cookies are joined again (RFC 9113, 8.2.3).
     fn fields(&mut self, map: &HeaderMap) {
         for (name, value) in map {
-            if matches!(name.as_str(), "host" | "cookie" | "te" | "connection" | "transfer-encoding") {
+            if matches!(
+                name.as_str(),
+                "host" | "cookie" | "te" | "connection" | "transfer-encoding"
+            ) {
                 continue;
             }
             self.field(name.as_str().as_bytes(), value.as_bytes());

@@ -76,7 +76,11 @@ pub fn request(
     text: &mut Vec<u8>,
 ) {
     let (fields, info) = (head.fields(), context.info);
-    let view = View { head, bytes, secure: info.secure };
+    let view = View {
+        head,
+        bytes,
+        secure: info.secure,
+    };
     edit.begin(fields);
     if context.upgrade {
         edit.connection(Connection::Upgrade);
@@ -93,7 +97,10 @@ pub fn request(
         set(edit, b"x-forwarded-proto", view.scheme());
     }
     if info.http.use_remote_address && !info.http.skip_xff_append {
-        let mut hops = view.header("x-forwarded-for").map(|value| value.into_owned()).unwrap_or_default();
+        let mut hops = view
+            .header("x-forwarded-for")
+            .map(|value| value.into_owned())
+            .unwrap_or_default();
         if !hops.is_empty() {
             hops.push(b',');
         }
@@ -105,7 +112,11 @@ pub fn request(
     edit.remove(fields, bytes, metadata::PEER_ID);
     if info.outbound() && upstream.mesh && !upstream.is_reused() {
         set(edit, metadata::PEER, info.worker.shared.metadata.as_bytes());
-        set(edit, metadata::PEER_ID, info.worker.shared.settings.node_id().as_bytes());
+        set(
+            edit,
+            metadata::PEER_ID,
+            info.worker.shared.settings.node_id().as_bytes(),
+        );
     }
     let Some(routed) = context.routed else { return };
     if routed.host.attempt_count_to_upstream {
@@ -138,9 +149,13 @@ pub fn request(
         }
     }
     let entry = context.entry.map(|entry| &entry.request_headers);
-    for ops in order(routed, entry, &routed.route.request_headers, &routed.host.request_headers, |config| {
-        &config.request_headers
-    }) {
+    for ops in order(
+        routed,
+        entry,
+        &routed.route.request_headers,
+        &routed.host.request_headers,
+        |config| &config.request_headers,
+    ) {
         apply(edit, fields, bytes, ops, &context.values, text);
     }
 }
@@ -202,7 +217,9 @@ fn client_certificate(edit: &mut Edit, fields: &Fields, bytes: &[u8], info: &Inf
         }
         (ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet, Some(_)) => {
             let Some(own) = &info.client_cert else { return };
-            let before = fields.value(bytes, NAME).filter(|_| mode == ForwardClientCert::AppendForward);
+            let before = fields
+                .value(bytes, NAME)
+                .filter(|_| mode == ForwardClientCert::AppendForward);
             let _left_out = match before {
                 None => edit.set(fields, bytes, NAME, own.as_bytes()),
                 Some(before) => {
@@ -266,13 +283,21 @@ pub fn response(edit: &mut Edit, head: &ResponseHead, bytes: &[u8], context: &Re
     edit.remove(fields, bytes, metadata::PEER_ID);
     let Some(routed) = context.routed else { return };
     if routed.host.attempt_count_to_client {
-        let _left_out =
-            edit.set(fields, bytes, b"x-envoy-attempt-count", decimal(context.attempts.into(), &mut digits));
+        let _left_out = edit.set(
+            fields,
+            bytes,
+            b"x-envoy-attempt-count",
+            decimal(context.attempts.into(), &mut digits),
+        );
     }
     let entry = context.entry.map(|entry| &entry.response_headers);
-    for ops in order(routed, entry, &routed.route.response_headers, &routed.host.response_headers, |config| {
-        &config.response_headers
-    }) {
+    for ops in order(
+        routed,
+        entry,
+        &routed.route.response_headers,
+        &routed.host.response_headers,
+        |config| &config.response_headers,
+    ) {
         apply(edit, fields, bytes, ops, &context.values, text);
     }
 }
@@ -304,9 +329,15 @@ mod tests {
     #[test]
     fn request_ids_are_version_4_uuids() {
         let id = RequestId::new(u64::MAX, u64::MAX);
-        assert_eq!(std::str::from_utf8(id.as_bytes()).unwrap(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(
+            std::str::from_utf8(id.as_bytes()).unwrap(),
+            "ffffffff-ffff-4fff-bfff-ffffffffffff"
+        );
         let id = RequestId::new(0, 0);
-        assert_eq!(std::str::from_utf8(id.as_bytes()).unwrap(), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(
+            std::str::from_utf8(id.as_bytes()).unwrap(),
+            "00000000-0000-4000-8000-000000000000"
+        );
     }
 
     #[test]

@@ -83,14 +83,20 @@ async fn wait_for_request(info: &Info, conn: &mut Conn, timer: &mut Timer) -> bo
             timer.set(Some(Instant::now() + idle));
         }
         // Asking the timer also registers this task to be woken when the process begins to drain.
-        if timer.poll_expired(cx) || forward::closing(info) { Poll::Ready(false) } else { Poll::Pending }
+        if timer.poll_expired(cx) || forward::closing(info) {
+            Poll::Ready(false)
+        } else {
+            Poll::Pending
+        }
     })
     .await
 }
 
 async fn read_head(info: &Info, conn: &mut Conn, input: &mut Input, scratch: &mut Scratch, timer: &mut Timer) -> Head {
     scratch.request.reset();
-    let limit = usize::try_from(info.http.max_request_head_bytes).unwrap_or(usize::MAX).clamp(SIZE, 65_535);
+    let limit = usize::try_from(info.http.max_request_head_bytes)
+        .unwrap_or(usize::MAX)
+        .clamp(SIZE, 65_535);
     if input.is_empty() {
         // The ordinary case: one read, one whole head, no deadline set or cleared.
         match conn.fill(input, limit + SIZE).await {

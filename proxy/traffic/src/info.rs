@@ -77,7 +77,12 @@ impl Info {
         thread_local! {
             static NEXT: Cell<u64> = const { Cell::new(0) };
         }
-        let own = worker.shared.svids.current().map(|svid| svid.spiffe().clone()).unwrap_or_default();
+        let own = worker
+            .shared
+            .svids
+            .current()
+            .map(|svid| svid.spiffe().clone())
+            .unwrap_or_default();
         let client_cert = conn.peer.as_ref().map(|peer| heads::client_cert_text(&own, peer));
         Self {
             http,
@@ -107,7 +112,11 @@ impl Info {
 
     /// Who reports metrics.
     pub fn reporter(&self) -> Reporter {
-        if self.outbound() { Reporter::Source } else { Reporter::Destination }
+        if self.outbound() {
+            Reporter::Source
+        } else {
+            Reporter::Destination
+        }
     }
 
     /// Takes what the peer says of itself (once per connection).
@@ -131,11 +140,17 @@ impl Info {
         if let Some((_, id)) = self.labels.borrow().iter().find(|(known, _)| same(known)) {
             return *id;
         }
-        let peer = if self.outbound() { Workload::default() } else { self.client() };
+        let peer = if self.outbound() {
+            Workload::default()
+        } else {
+            self.client()
+        };
         let id = self.worker.shard.peer(PeerLabels {
             reporter: self.reporter(),
             peer,
-            service: service.map(|service| ServiceLabels::from(&**service)).unwrap_or_default(),
+            service: service
+                .map(|service| ServiceLabels::from(&**service))
+                .unwrap_or_default(),
             mutual_tls: self.peer.is_some(),
         });
         let mut labels = self.labels.borrow_mut();

@@ -75,7 +75,14 @@ impl Crew {
         {
             let Ok(socket) = socket.into_std() else { return };
             load.fetch_add(1, Ordering::Relaxed);
-            if sender.try_send(Handover { socket, remote, entrance: entrance.clone() }).is_err() {
+            if sender
+                .try_send(Handover {
+                    socket,
+                    remote,
+                    entrance: entrance.clone(),
+                })
+                .is_err()
+            {
                 // That worker does not keep up; the connection is closed, as with a full backlog.
                 load.fetch_sub(1, Ordering::Relaxed);
                 worker.shard.overload.fetch_add(1, Ordering::Relaxed);
@@ -96,7 +103,12 @@ fn start(worker: Rc<Worker>, load: Arc<AtomicUsize>, socket: TcpStream, remote: 
 
 /// Serves what is handed over, until the accepting thread ends.
 pub async fn work(worker: Rc<Worker>, mut seat: Seat) {
-    while let Some(Handover { socket, remote, entrance }) = seat.connections.recv().await {
+    while let Some(Handover {
+        socket,
+        remote,
+        entrance,
+    }) = seat.connections.recv().await
+    {
         match TcpStream::from_std(socket) {
             Ok(socket) => {
                 seat.load.fetch_sub(1, Ordering::Relaxed);
@@ -164,8 +176,15 @@ pub async fn follow(worker: Rc<Worker>, crew: Rc<Crew>) {
                 continue;
             }
             let address = listener.address;
-            let started = bind(address)
-                .and_then(|socket| accept(&worker, &crew, socket, Entrance::Gateway(listener.clone()), Phase::Ended));
+            let started = bind(address).and_then(|socket| {
+                accept(
+                    &worker,
+                    &crew,
+                    socket,
+                    Entrance::Gateway(listener.clone()),
+                    Phase::Ended,
+                )
+            });
             match started {
                 Ok(task) => {
                     tracing::info!(%address, name = %listener.name, "listening");

@@ -37,31 +37,38 @@ pub struct LogWriter {
 impl LogWriter {
     /// Starts the writing thread.
     pub fn start(mut sink: impl Write + Send + 'static, overflow: Arc<AtomicU64>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { lines: Mutex::default(), more: Condvar::new(), overflow });
+        let shared = Arc::new(Shared {
+            lines: Mutex::default(),
+            more: Condvar::new(),
+            overflow,
+        });
         let thread = shared.clone();
-        std::thread::Builder::new().name("access-log".to_owned()).stack_size(64 * 1024).spawn(move || {
-            let mut batch = Vec::new();
-            loop {
-                let mut state = thread.lines.lock();
-                while state.bytes.is_empty() && !state.closed {
-                    thread.more.wait(&mut state);
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .stack_size(64 * 1024)
+            .spawn(move || {
+                let mut batch = Vec::new();
+                loop {
+                    let mut state = thread.lines.lock();
+                    while state.bytes.is_empty() && !state.closed {
+                        thread.more.wait(&mut state);
+                    }
+                    if !state.closed {
+                        // Woken early only at the end of the process.
+                        thread.more.wait_for(&mut state, COLLECT);
+                    }
+                    std::mem::swap(&mut batch, &mut state.bytes);
+                    let closed = state.closed;
+                    drop(state);
+                    // A reader that went away (closed pipe) must not stop the proxy.
+                    let _lost = sink.write_all(&batch).and_then(|()| sink.flush());
+                    batch.clear();
+                    batch.shrink_to(64 * 1024);
+                    if closed {
+                        return;
+                    }
                 }
-                if !state.closed {
-                    // Woken early only at the end of the process.
-                    thread.more.wait_for(&mut state, COLLECT);
-                }
-                std::mem::swap(&mut batch, &mut state.bytes);
-                let closed = state.closed;
-                drop(state);
-                // A reader that went away (closed pipe) must not stop the proxy.
-                let _lost = sink.write_all(&batch).and_then(|()| sink.flush());
-                batch.clear();
-                batch.shrink_to(64 * 1024);
-                if closed {
-                    return;
-                }
-            }
-        })?;
+            })?;
         Ok(Self { shared })
     }
 

@@ -36,9 +36,9 @@ fn main() -> ExitCode {
     let _installed_before = rustls::crypto::CryptoProvider::install_default((*mizzen_proxy::tls::crypto()).clone());
     let done = match cli.command {
         Command::Proxy(args) => proxy(args),
-        Command::Redirect(args) => {
-            mizzen_redirect::run(&args, &mut std::io::stdout()).map(|()| ExitCode::SUCCESS).map_err(Into::into)
-        }
+        Command::Redirect(args) => mizzen_redirect::run(&args, &mut std::io::stdout())
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
         Command::Request(args) => ask(&args),
     };
     match done {
@@ -82,19 +82,32 @@ fn logging(args: &ProxyArgs) -> run::LogLevel {
     let level = args
         .log_output_level
         .split(',')
-        .find_map(|scope| scope.strip_prefix("default:").or((!scope.contains(':')).then_some(scope)))
+        .find_map(|scope| {
+            scope
+                .strip_prefix("default:")
+                .or((!scope.contains(':')).then_some(scope))
+        })
         .filter(|level| !level.is_empty())
         .unwrap_or("info")
         .to_owned();
     let filter = EnvFilter::try_new(directives(&level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
-    tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(std::io::stderr).with_ansi(false)).init();
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(fmt::layer().with_writer(std::io::stderr).with_ansi(false))
+        .init();
     Box::new(move |wanted| {
         if let Some(wanted) = wanted {
-            let wanted = if wanted.contains('=') { wanted.to_owned() } else { directives(wanted) };
+            let wanted = if wanted.contains('=') {
+                wanted.to_owned()
+            } else {
+                directives(wanted)
+            };
             let filter = EnvFilter::try_new(wanted).map_err(|error| error.to_string())?;
             handle.reload(filter).map_err(|error| error.to_string())?;
         }
-        handle.with_current(ToString::to_string).map_err(|error| error.to_string())
+        handle
+            .with_current(ToString::to_string)
+            .map_err(|error| error.to_string())
     })
 }

@@ -87,7 +87,11 @@ impl View {
     /// A view with an empty cache.
     pub fn new(source: Arc<dyn Source>) -> Self {
         let changes = source.changes();
-        Self { source, changes, cache: RefCell::default() }
+        Self {
+            source,
+            changes,
+            cache: RefCell::default(),
+        }
     }
 
     /// The source's generation, for what is derived from resources.
@@ -147,7 +151,11 @@ impl View {
 
     /// All present resources of a kind.
     pub fn all<T: XdsType>(&self) -> Vec<Arc<T>> {
-        self.source.all(T::KIND).iter().filter_map(|resource| T::unwrap(resource).cloned()).collect()
+        self.source
+            .all(T::KIND)
+            .iter()
+            .filter_map(|resource| T::unwrap(resource).cloned())
+            .collect()
     }
 
     /// Waits until something changed since the last call on this receiver.
@@ -185,7 +193,10 @@ impl Fixed {
     /// A source with these resources; every other name is absent.
     pub fn new(resources: impl IntoIterator<Item = Resource>) -> Self {
         let (generation, _) = watch::channel(1);
-        let fixed = Self { resources: parking_lot::RwLock::default(), generation };
+        let fixed = Self {
+            resources: parking_lot::RwLock::default(),
+            generation,
+        };
         fixed.put(resources);
         fixed
     }

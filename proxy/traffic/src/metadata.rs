@@ -23,7 +23,9 @@ const LIMIT: usize = 8 * 1024;
 
 /// The header value that tells who `own` is.
 pub fn encode(own: &Workload) -> String {
-    let text = |value: &str| Value { kind: Some(Kind::StringValue(value.to_owned())) };
+    let text = |value: &str| Value {
+        kind: Some(Kind::StringValue(value.to_owned())),
+    };
     let labels = [
         ("app", &own.app),
         ("version", &own.version),
@@ -41,9 +43,19 @@ pub fn encode(own: &Workload) -> String {
         ("NAMESPACE".to_owned(), text(&own.namespace)),
         ("WORKLOAD_NAME".to_owned(), text(&own.name)),
         ("CLUSTER_ID".to_owned(), text(&own.cluster)),
-        ("LABELS".to_owned(), Value { kind: Some(Kind::StructValue(labels)) }),
+        (
+            "LABELS".to_owned(),
+            Value {
+                kind: Some(Kind::StructValue(labels)),
+            },
+        ),
     ];
-    STANDARD.encode(Struct { fields: fields.into_iter().collect() }.encode_to_vec())
+    STANDARD.encode(
+        Struct {
+            fields: fields.into_iter().collect(),
+        }
+        .encode_to_vec(),
+    )
 }
 
 /// Reads a peer's metadata; `None` when it cannot be read.

@@ -77,39 +77,72 @@ pub struct Answer {
 
 impl From<Local> for Answer {
     fn from(local: Local) -> Self {
-        Self { local: Box::new(local), routed: None, delay: None }
+        Self {
+            local: Box::new(local),
+            routed: None,
+            delay: None,
+        }
     }
 }
 
 /// Finds the way of a request. `random` decides weights and shares.
 pub async fn plan(info: &Info, view: &View<'_>, random: u64) -> Result<Plan, Answer> {
-    let Some((config, host)) = virtual_host(info, view).await? else { return passthrough(info).await };
+    let Some((config, host)) = virtual_host(info, view).await? else {
+        return passthrough(info).await;
+    };
     if host.require_tls && !view.secure {
         let location = [b"https://", view.authority(), view.path()].concat();
-        let local = Local { location: Some(location), ..Local::new(301, "", Flags::NONE, "tls_required") };
+        let local = Local {
+            location: Some(location),
+            ..Local::new(301, "", Flags::NONE, "tls_required")
+        };
         return Err(local.into());
     }
-    let Some(route) = find_route(&host, view, random) else { return Err(Local::no_route().into()) };
+    let Some(route) = find_route(&host, view, random) else {
+        return Err(Local::no_route().into());
+    };
     let route = route.clone();
     let faults = fault::policy(&route, &host).filter(|_| info.http.fault_filter);
-    let faults = faults.map(|policy| fault::plan(policy, view, info.faults.get(), random)).unwrap_or_default();
-    let mut routed = Routed { config, host, route, entry: 0 };
+    let faults = faults
+        .map(|policy| fault::plan(policy, view, info.faults.get(), random))
+        .unwrap_or_default();
+    let mut routed = Routed {
+        config,
+        host,
+        route,
+        entry: 0,
+    };
     if let Some(abort) = faults.abort {
         let mut local = Local::new(503, "fault filter abort", Flags::FAULT_INJECTED, "fault_filter_abort");
         match abort {
             AbortWith::Http(status) => local.status = status,
             AbortWith::Grpc(status) => local.grpc = Some(status),
         }
-        return Err(Answer { local: Box::new(local), routed: Some(routed), delay: faults.delay });
+        return Err(Answer {
+            local: Box::new(local),
+            routed: Some(routed),
+            delay: faults.delay,
+        });
     }
     let local = match &routed.route.action {
         Action::Forward(forward) => {
             let chosen = pick_cluster(&forward.clusters, random);
-            let Some(chosen) = chosen else { return Err(Local::no_cluster(503).into()) };
-            routed.entry = forward.clusters.entries.iter().position(|entry| std::ptr::eq(entry, chosen)).unwrap_or(0);
+            let Some(chosen) = chosen else {
+                return Err(Local::no_cluster(503).into());
+            };
+            routed.entry = forward
+                .clusters
+                .entries
+                .iter()
+                .position(|entry| std::ptr::eq(entry, chosen))
+                .unwrap_or(0);
             match info.worker.view.resolve::<Cluster>(&chosen.cluster).await {
                 Lookup::Present(cluster) => {
-                    return Ok(Plan { routed: Some(routed), cluster, delay: faults.delay });
+                    return Ok(Plan {
+                        routed: Some(routed),
+                        cluster,
+                        delay: faults.delay,
+                    });
                 }
                 Lookup::Absent => Local::no_cluster(forward.cluster_not_found_status),
                 Lookup::Requested => Local::no_cluster(503),
@@ -118,19 +151,23 @@ pub async fn plan(info: &Info, view: &View<'_>, random: u64) -> Result<Plan, Ans
         Action::Redirect(redirect) => {
             let mut location = Vec::new();
             rewrite::location(redirect, &routed.route.matches.path, view, &mut location);
-            Local { location: Some(location), ..Local::new(redirect.status, "", Flags::NONE, "direct_response") }
+            Local {
+                location: Some(location),
+                ..Local::new(redirect.status, "", Flags::NONE, "direct_response")
+            }
         }
         Action::Direct(direct) => Local::new(direct.status, direct.body.to_vec(), Flags::NONE, "direct_response"),
         Action::Unavailable(reason) => Local::new(503, reason.as_bytes(), Flags::NO_ROUTE, "route_unavailable"),
     };
-    Err(Answer { local: Box::new(local), routed: Some(routed), delay: faults.delay })
+    Err(Answer {
+        local: Box::new(local),
+        routed: Some(routed),
+        delay: faults.delay,
+    })
 }
 
 /// The virtual host for the request; `None`: there is none, and what is unknown decides.
-async fn virtual_host(
-    info: &Info,
-    view: &View<'_>,
-) -> Result<Option<(Arc<RouteConfig>, Arc<VirtualHost>)>, Answer> {
+async fn virtual_host(info: &Info, view: &View<'_>) -> Result<Option<(Arc<RouteConfig>, Arc<VirtualHost>)>, Answer> {
     let generation = info.worker.view.generation();
     if let Some(known) = &*info.host.borrow()
         && known.generation == generation
@@ -165,7 +202,11 @@ async fn virtual_host(
     let Some(host) = found else {
         // Gateways and inbound chains have no passthrough: what has no virtual host has no route.
         let outbound = info.direction == mizzen_proxy_config::Direction::Outbound;
-        return if config.vhds && outbound { Ok(None) } else { Err(Local::no_route().into()) };
+        return if config.vhds && outbound {
+            Ok(None)
+        } else {
+            Err(Local::no_route().into())
+        };
     };
     *info.host.borrow_mut() = Some(KnownHost {
         authority: view.authority().to_vec(),
@@ -182,14 +223,20 @@ async fn passthrough(info: &Info) -> Result<Plan, Answer> {
         return Err(Local::blocked().into());
     }
     match info.worker.view.resolve::<Cluster>(PASSTHROUGH).await {
-        Lookup::Present(cluster) => Ok(Plan { routed: None, cluster, delay: None }),
+        Lookup::Present(cluster) => Ok(Plan {
+            routed: None,
+            cluster,
+            delay: None,
+        }),
         Lookup::Absent | Lookup::Requested => Err(Local::no_cluster(503).into()),
     }
 }
 
 /// Whether `virtualOutbound` lets traffic through to destinations that are not in the registry.
 async fn allows_unknown(info: &Info) -> bool {
-    let Lookup::Present(listener) = info.worker.view.resolve::<Listener>(OUTBOUND).await else { return false };
+    let Lookup::Present(listener) = info.worker.view.resolve::<Listener>(OUTBOUND).await else {
+        return false;
+    };
     let chain = listener.default_chain.as_ref().or_else(|| listener.chains.last());
     chain.is_some_and(|chain| match &chain.protocol {
         Protocol::Tcp(tcp) => tcp.clusters.entries.iter().any(|entry| &*entry.cluster != BLACK_HOLE),

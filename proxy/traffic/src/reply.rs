@@ -57,13 +57,23 @@ impl Local {
 
     /// No endpoint to send to.
     pub fn no_healthy_upstream() -> Self {
-        Self::new(503, "no healthy upstream", Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream")
+        Self::new(
+            503,
+            "no healthy upstream",
+            Flags::NO_HEALTHY_UPSTREAM,
+            "no_healthy_upstream",
+        )
     }
 
     /// A circuit breaker is open.
     pub fn overflow() -> Self {
         let text = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
-        Self::new(503, text, Flags::OVERFLOW, "upstream_reset_before_response_started{overflow}")
+        Self::new(
+            503,
+            text,
+            Flags::OVERFLOW,
+            "upstream_reset_before_response_started{overflow}",
+        )
     }
 
     /// No connection could be made.
@@ -74,7 +84,10 @@ impl Local {
             text.push_str(&transport);
         }
         let details = "upstream_reset_before_response_started{connection_failure}";
-        Self { transport_failure: transport, ..Self::new(503, text, Flags::UPSTREAM_FAILURE, details) }
+        Self {
+            transport_failure: transport,
+            ..Self::new(503, text, Flags::UPSTREAM_FAILURE, details)
+        }
     }
 
     /// The connection ended before the response.
@@ -87,7 +100,12 @@ impl Local {
     /// The stream was reset before the response.
     pub fn reset() -> Self {
         let text = "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
-        Self::new(503, text, Flags::UPSTREAM_RESET, "upstream_reset_before_response_started{remote_reset}")
+        Self::new(
+            503,
+            text,
+            Flags::UPSTREAM_RESET,
+            "upstream_reset_before_response_started{remote_reset}",
+        )
     }
 
     /// The upstream spoke something that is not HTTP.
@@ -99,12 +117,22 @@ impl Local {
 
     /// The request took too long.
     pub fn timeout() -> Self {
-        Self::new(504, "upstream request timeout", Flags::UPSTREAM_TIMEOUT, "response_timeout")
+        Self::new(
+            504,
+            "upstream request timeout",
+            Flags::UPSTREAM_TIMEOUT,
+            "response_timeout",
+        )
     }
 
     /// A try took too long, and there is none left.
     pub fn try_timeout() -> Self {
-        Self::new(504, "upstream request timeout", Flags::UPSTREAM_TIMEOUT, "upstream_per_try_timeout")
+        Self::new(
+            504,
+            "upstream request timeout",
+            Flags::UPSTREAM_TIMEOUT,
+            "upstream_per_try_timeout",
+        )
     }
 
     /// Nothing moved for too long.
@@ -199,7 +227,13 @@ mod tests {
     use super::*;
 
     fn how(grpc: bool) -> How<'static> {
-        How { grpc, head_only: false, connection: Connection::Persistent, server: b"istio-envoy", date: b"now" }
+        How {
+            grpc,
+            head_only: false,
+            connection: Connection::Persistent,
+            server: b"istio-envoy",
+            date: b"now",
+        }
     }
 
     #[test]
@@ -219,6 +253,9 @@ mod tests {
         Local::timeout().write(&how(true), &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-        assert!(text.contains("grpc-status: 14\r\ngrpc-message: upstream request timeout\r\n"), "{text}");
+        assert!(
+            text.contains("grpc-status: 14\r\ngrpc-message: upstream request timeout\r\n"),
+            "{text}"
+        );
     }
 }

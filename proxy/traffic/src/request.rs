@@ -41,7 +41,9 @@ impl Request for View<'_> {
 /// One value as it is; several joined by commas.
 pub fn joined<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, [u8]>> {
     let first = values.next()?;
-    let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
+    let Some(second) = values.next() else {
+        return Some(Cow::Borrowed(first));
+    };
     let mut all = first.to_vec();
     for value in std::iter::once(second).chain(values) {
         all.push(b',');

@@ -108,19 +108,22 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    std::thread::Builder::new().name(format!("worker-{index}")).stack_size(STACK).spawn(move || {
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            // Only looking up host names blocks.
-            .max_blocking_threads(4)
-            .thread_stack_size(256 * 1024)
-            .build_local(LocalOptions::default());
-        match runtime {
-            Ok(runtime) => runtime.block_on(run()),
-            Err(error) => tracing::error!(error = %error, "a worker cannot start"),
-        }
-    })
+    std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .stack_size(STACK)
+        .spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                // Only looking up host names blocks.
+                .max_blocking_threads(4)
+                .thread_stack_size(256 * 1024)
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run()),
+                Err(error) => tracing::error!(error = %error, "a worker cannot start"),
+            }
+        })
 }
 
 /// What the agent's servers see of this data plane.
@@ -198,11 +201,31 @@ fn discovery_metrics(status: &mizzen_ads::Status, cache: &Cache, out: &mut Strin
     use std::fmt::Write as _;
     let all: u64 = Kind::ALL.iter().map(|kind| cache.len(*kind) as u64).sum();
     for (name, kind, help, value) in [
-        ("mizzen_proxy_discovery_connected", "gauge", "A stream to discovery is open.", u64::from(status.connected)),
-        ("mizzen_proxy_discovery_connects_total", "counter", "Streams opened to discovery.", status.connects),
-        ("mizzen_proxy_discovery_rejected_total", "counter", "Resources refused.", status.rejected),
+        (
+            "mizzen_proxy_discovery_connected",
+            "gauge",
+            "A stream to discovery is open.",
+            u64::from(status.connected),
+        ),
+        (
+            "mizzen_proxy_discovery_connects_total",
+            "counter",
+            "Streams opened to discovery.",
+            status.connects,
+        ),
+        (
+            "mizzen_proxy_discovery_rejected_total",
+            "counter",
+            "Resources refused.",
+            status.rejected,
+        ),
         ("mizzen_proxy_discovery_names", "gauge", "Names subscribed to.", all),
-        ("mizzen_proxy_discovery_names_overflow_total", "counter", "Names not asked for.", cache.overflows()),
+        (
+            "mizzen_proxy_discovery_names_overflow_total",
+            "counter",
+            "Names not asked for.",
+            cache.overflows(),
+        ),
     ] {
         let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
@@ -286,7 +309,10 @@ fn node(settings: &Settings) -> Node {
     Node {
         id: settings.node_id(),
         cluster: format!("{}.{}", settings.canonical_service(), settings.namespace),
-        metadata: metadata.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect(),
+        metadata: metadata
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .collect(),
         labels: settings.labels.clone(),
         on_demand: settings.role == Role::Sidecar,
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -150,7 +150,11 @@ struct ProxyConfig {
 impl Settings {
     /// Reads flags, the environment through `variable`, and the downward-API files under their fixed paths.
     pub fn read(args: ProxyArgs, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
-        let text = |name: &str, default: &str| variable(name).filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
+        let text = |name: &str, default: &str| {
+            variable(name)
+                .filter(|v| !v.is_empty())
+                .unwrap_or_else(|| default.to_owned())
+        };
         let config: ProxyConfig = match variable("PROXY_CONFIG").filter(|value| !value.trim().is_empty()) {
             None => ProxyConfig::default(),
             Some(value) => serde_json::from_str(&value).map_err(|error| SettingsError::Variable {
@@ -160,13 +164,28 @@ impl Settings {
             })?,
         };
         let namespace = text("POD_NAMESPACE", "default");
-        let discovery = config.discovery_address.unwrap_or_else(|| "istiod.istio-system.svc:15012".to_owned());
+        let discovery = config
+            .discovery_address
+            .unwrap_or_else(|| "istiod.istio-system.svc:15012".to_owned());
         let labels_file = text("MIZZEN_LABELS_FILE", "/etc/istio/pod/labels");
         let port = |name: &'static str, default: u16| parsed(variable, name, "expected a port", default);
         let cpu_limit: usize = parsed(variable, "ISTIO_CPU_LIMIT", "expected a whole number of CPUs", 1)?;
-        let limited = if variable("ISTIO_CPU_LIMIT_SET").is_some_and(|set| set == "false") { 1 } else { cpu_limit };
-        let workers = args.concurrency.or(config.concurrency).filter(|n| *n > 0).unwrap_or(limited).clamp(1, 16);
-        let drain = config.termination_drain_duration.as_deref().and_then(duration).unwrap_or(Duration::from_secs(5));
+        let limited = if variable("ISTIO_CPU_LIMIT_SET").is_some_and(|set| set == "false") {
+            1
+        } else {
+            cpu_limit
+        };
+        let workers = args
+            .concurrency
+            .or(config.concurrency)
+            .filter(|n| *n > 0)
+            .unwrap_or(limited)
+            .clamp(1, 16);
+        let drain = config
+            .termination_drain_duration
+            .as_deref()
+            .and_then(duration)
+            .unwrap_or(Duration::from_secs(5));
         let ports = Ports {
             outbound: port("MIZZEN_OUTBOUND_PORT", 15001)?,
             inbound: port("MIZZEN_INBOUND_PORT", 15006)?,
@@ -175,7 +194,12 @@ impl Settings {
             health: port("MIZZEN_HEALTH_PORT", 15021)?,
             metrics: port("MIZZEN_METRICS_PORT", 15090)?,
         };
-        let ip: IpAddr = parsed(variable, "INSTANCE_IP", "expected an IP address", IpAddr::from([127, 0, 0, 1]))?;
+        let ip: IpAddr = parsed(
+            variable,
+            "INSTANCE_IP",
+            "expected an IP address",
+            IpAddr::from([127, 0, 0, 1]),
+        )?;
         Ok(Self {
             role: args.role,
             data_plane: match text("MIZZEN_DATA_PLANE", "native").as_str() {
@@ -235,10 +259,14 @@ impl Settings {
 
     /// The canonical revision of this workload: label, else version labels, else `latest`.
     pub fn canonical_revision(&self) -> &str {
-        ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]
-            .iter()
-            .find_map(|key| self.labels.get(*key))
-            .map_or("latest", String::as_str)
+        [
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ]
+        .iter()
+        .find_map(|key| self.labels.get(*key))
+        .map_or("latest", String::as_str)
     }
 }
 
@@ -250,9 +278,11 @@ fn parsed<T: std::str::FromStr>(
 ) -> Result<T, SettingsError> {
     match variable(name).filter(|value| !value.is_empty()) {
         None => Ok(default),
-        Some(value) => value
-            .parse()
-            .map_err(|_| SettingsError::Variable { name, value: value.clone(), reason: reason.to_owned() }),
+        Some(value) => value.parse().map_err(|_| SettingsError::Variable {
+            name,
+            value: value.clone(),
+            reason: reason.to_owned(),
+        }),
     }
 }
 
@@ -315,12 +345,17 @@ mod tests {
                 "POD_NAMESPACE" => "shop".to_owned(),
                 "INSTANCE_IP" => "10.1.2.3".to_owned(),
                 "ISTIO_CPU_LIMIT" => "2".to_owned(),
-                "PROXY_CONFIG" => r#"{"discoveryAddress":"istiod-basic.mesh.svc:15012","terminationDrainDuration":"7s"}"#.to_owned(),
+                "PROXY_CONFIG" => {
+                    r#"{"discoveryAddress":"istiod-basic.mesh.svc:15012","terminationDrainDuration":"7s"}"#.to_owned()
+                }
                 _ => return None,
             })
         };
         let settings = Settings::read(args(), &variable).unwrap();
-        assert_eq!(settings.node_id(), "sidecar~10.1.2.3~cart-1.shop~shop.svc.cluster.local");
+        assert_eq!(
+            settings.node_id(),
+            "sidecar~10.1.2.3~cart-1.shop~shop.svc.cluster.local"
+        );
         assert_eq!(settings.ca, "istiod-basic.mesh.svc:15012");
         assert_eq!((settings.workers, settings.drain), (2, Duration::from_secs(7)));
     }
@@ -329,7 +364,10 @@ mod tests {
     fn broken_variable_is_named() {
         let variable = |name: &str| (name == "INSTANCE_IP").then(|| "ten".to_owned());
         let error = Settings::read(args(), &variable).unwrap_err().to_string();
-        assert_eq!(error, r#"environment variable INSTANCE_IP="ten": expected an IP address"#);
+        assert_eq!(
+            error,
+            r#"environment variable INSTANCE_IP="ten": expected an IP address"#
+        );
     }
 
     #[test]

@@ -62,7 +62,10 @@ pub struct Svid {
 
 impl std::fmt::Debug for Svid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Svid").field("spiffe", &self.spiffe).field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Svid")
+            .field("spiffe", &self.spiffe)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -187,7 +190,12 @@ impl SvidStore {
     /// A store with no identity yet.
     pub fn new() -> Self {
         let (generation, _) = watch::channel(0);
-        Self { inner: Arc::new(Inner { current: ArcSwapOption::empty(), generation }) }
+        Self {
+            inner: Arc::new(Inner {
+                current: ArcSwapOption::empty(),
+                generation,
+            }),
+        }
     }
 
     /// Makes `svid` the current identity and wakes everyone who waits on [`SvidStore::subscribe`].
@@ -228,10 +236,11 @@ struct Leaf {
 }
 
 fn parse_leaf(der: &CertificateDer<'_>) -> Result<Leaf, SvidError> {
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|error| SvidError::BadLeaf(error.to_string()))?;
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| SvidError::BadLeaf(error.to_string()))?;
     let uris = spiffe_uris(&certificate);
-    let [spiffe] = uris.as_slice() else { return Err(SvidError::SpiffeIds(uris.len())) };
+    let [spiffe] = uris.as_slice() else {
+        return Err(SvidError::SpiffeIds(uris.len()));
+    };
     Ok(Leaf {
         spiffe: Arc::from(*spiffe),
         not_before: system_time(certificate.validity().not_before.timestamp()),
@@ -249,7 +258,9 @@ pub fn spiffe_of(der: &CertificateDer<'_>) -> Option<Arc<str>> {
 }
 
 fn spiffe_uris<'a>(certificate: &'a X509Certificate<'a>) -> Vec<&'a str> {
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
     names
         .value
         .general_names
@@ -262,13 +273,18 @@ fn spiffe_uris<'a>(certificate: &'a X509Certificate<'a>) -> Vec<&'a str> {
 }
 
 fn system_time(timestamp: i64) -> SystemTime {
-    u64::try_from(timestamp).map_or(SystemTime::UNIX_EPOCH, |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    u64::try_from(timestamp).map_or(SystemTime::UNIX_EPOCH, |seconds| {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    })
 }
 
 fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, SvidError> {
     let mut store = RootCertStore::empty();
     for (index, root) in roots.iter().enumerate() {
-        store.add(root.clone()).map_err(|error| SvidError::BadRoot { index, reason: error.to_string() })?;
+        store.add(root.clone()).map_err(|error| SvidError::BadRoot {
+            index,
+            reason: error.to_string(),
+        })?;
     }
     if store.is_empty() {
         return Err(SvidError::NoRoots);

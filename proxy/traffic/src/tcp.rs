@@ -42,7 +42,9 @@ pub struct Client {
 pub async fn serve(worker: &Rc<Worker>, proxy: &TcpProxy, mut client: Client) {
     let (started, wall) = (Instant::now(), SystemTime::now());
     let random: u64 = rand::random();
-    let Some(entry) = pick_cluster(&proxy.clusters, random) else { return };
+    let Some(entry) = pick_cluster(&proxy.clusters, random) else {
+        return;
+    };
     let cluster = worker.view.resolve::<Cluster>(&entry.cluster).await;
     let mut flags = Flags::NONE;
     let mut passed = tunnel::Passed::default();
@@ -98,7 +100,12 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &TcpProxy, mut client: Client) {
     if proxy.access_logs.is_empty() {
         return;
     }
-    let own = worker.shared.svids.current().map(|svid| svid.spiffe().clone()).unwrap_or_default();
+    let own = worker
+        .shared
+        .svids
+        .current()
+        .map(|svid| svid.spiffe().clone())
+        .unwrap_or_default();
     let values = Values {
         request: None,
         request_id: None,
@@ -140,9 +147,19 @@ async fn connect(
     let mut tried: SmallVec<[HostId; 4]> = SmallVec::new();
     let mut last = (Flags::NO_HEALTHY_UPSTREAM, String::new());
     for attempt in 0..proxy.max_connect_attempts.max(1) {
-        let pick = Pick { random: mizzen_decide::mix(random, u64::from(attempt)), hash: None, tried: &tried, draws: 3 };
-        let wanted = Wanted { pick, original: client.local };
-        let Some(chosen) = worker.clusters.choose(&worker.view, cluster, &wanted).await else { break };
+        let pick = Pick {
+            random: mizzen_decide::mix(random, u64::from(attempt)),
+            hash: None,
+            tried: &tried,
+            draws: 3,
+        };
+        let wanted = Wanted {
+            pick,
+            original: client.local,
+        };
+        let Some(chosen) = worker.clusters.choose(&worker.view, cluster, &wanted).await else {
+            break;
+        };
         let target = Target {
             cluster: cluster.clone(),
             address: chosen.address,
@@ -194,7 +211,9 @@ fn labels(
     worker.shard.peer(PeerLabels {
         reporter,
         peer,
-        service: service.map(|service| ServiceLabels::from(&**service)).unwrap_or_default(),
+        service: service
+            .map(|service| ServiceLabels::from(&**service))
+            .unwrap_or_default(),
         mutual_tls: client.conn.peer.is_some(),
     })
 }

@@ -17,8 +17,25 @@ use parking_lot::Mutex;
 
 /// Upper bounds of all histograms (milliseconds or bytes), those of Istio's proxies.
 const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0, 300_000.0,
-    600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10000.0,
+    30000.0,
+    60000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// Series per worker beyond which peers are counted together: about 1 MiB.
@@ -80,7 +97,11 @@ pub struct ServiceLabels {
 
 impl From<&ServiceRef> for ServiceLabels {
     fn from(service: &ServiceRef) -> Self {
-        Self { host: service.host.clone(), name: service.name.clone(), namespace: service.namespace.clone() }
+        Self {
+            host: service.host.clone(),
+            name: service.name.clone(),
+            namespace: service.namespace.clone(),
+        }
     }
 }
 
@@ -216,7 +237,10 @@ struct Histogram {
 
 impl Histogram {
     fn observe(&mut self, value: f64) {
-        let bucket = BUCKETS.iter().position(|bound| value <= *bound).unwrap_or(BUCKETS.len());
+        let bucket = BUCKETS
+            .iter()
+            .position(|bound| value <= *bound)
+            .unwrap_or(BUCKETS.len());
         if let Some(count) = self.counts.get_mut(bucket) {
             *count += 1;
         }
@@ -275,8 +299,15 @@ impl Shard {
             return *id;
         }
         let labels = if counts.labels.len() >= SERIES_BUDGET {
-            let overflow = Workload { name: Arc::from("overflow"), ..Workload::default() };
-            let labels = PeerLabels { peer: overflow, service: ServiceLabels::default(), ..labels };
+            let overflow = Workload {
+                name: Arc::from("overflow"),
+                ..Workload::default()
+            };
+            let labels = PeerLabels {
+                peer: overflow,
+                service: ServiceLabels::default(),
+                ..labels
+            };
             if let Some(id) = counts.ids.get(&labels) {
                 return *id;
             }
@@ -293,7 +324,12 @@ impl Shard {
 
     /// Counts a request.
     pub fn request(&self, seen: &Observation) {
-        let key = HttpKey { peer: seen.peer, protocol: seen.protocol, status: seen.status, flags: seen.flags };
+        let key = HttpKey {
+            peer: seen.peer,
+            protocol: seen.protocol,
+            status: seen.status,
+            flags: seen.flags,
+        };
         let mut counts = self.counts.lock();
         let series = counts.http.entry(key).or_default();
         series.total += 1;
@@ -321,7 +357,10 @@ impl Shard {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "metrics: above 2^53 precision does not matter")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "metrics: above 2^53 precision does not matter"
+)]
 fn as_f64(value: u64) -> f64 {
     value as f64
 }
@@ -339,7 +378,11 @@ pub struct Telemetry {
 impl Telemetry {
     /// Counters of this workload.
     pub fn new(own: Workload) -> Self {
-        Self { shards: Mutex::default(), own: Mutex::new(own), log_overflow: Arc::default() }
+        Self {
+            shards: Mutex::default(),
+            own: Mutex::new(own),
+            log_overflow: Arc::default(),
+        }
     }
 
     /// Sets our own SPIFFE id.
@@ -366,7 +409,9 @@ impl Telemetry {
             overload += shard.overload.load(Ordering::Relaxed);
             let counts = shard.counts.lock();
             for (key, series) in &counts.http {
-                let Some(labels) = counts.labels.get(key.peer.0 as usize) else { continue };
+                let Some(labels) = counts.labels.get(key.peer.0 as usize) else {
+                    continue;
+                };
                 let text = http_labels(&own, labels, key);
                 let all = http.entry(text).or_default();
                 all.total += series.total;
@@ -375,7 +420,9 @@ impl Telemetry {
                 all.response.merge(&series.response);
             }
             for ((peer, flags), series) in &counts.tcp {
-                let Some(labels) = counts.labels.get(peer.0 as usize) else { continue };
+                let Some(labels) = counts.labels.get(peer.0 as usize) else {
+                    continue;
+                };
                 let mut text = common_labels(&own, labels, "tcp");
                 text.push_str(",response_flags=\"");
                 let _infallible = flags.write(&mut text);
@@ -388,9 +435,19 @@ impl Telemetry {
             }
         }
         if !http.is_empty() {
-            counter(out, "istio_requests_total", "Requests handled.", http.iter().map(|(l, s)| (l, s.total)));
+            counter(
+                out,
+                "istio_requests_total",
+                "Requests handled.",
+                http.iter().map(|(l, s)| (l, s.total)),
+            );
             let durations = http.iter().map(|(l, s)| (l, &s.duration));
-            histogram(out, "istio_request_duration_milliseconds", "Time from first byte in to last byte out.", durations);
+            histogram(
+                out,
+                "istio_request_duration_milliseconds",
+                "Time from first byte in to last byte out.",
+                durations,
+            );
             let requests = http.iter().map(|(l, s)| (l, &s.request));
             histogram(out, "istio_request_bytes", "Size of requests in bytes.", requests);
             let responses = http.iter().map(|(l, s)| (l, &s.response));
@@ -398,18 +455,62 @@ impl Telemetry {
         }
         if !tcp.is_empty() {
             let opened = tcp.iter().map(|(l, s)| (l, s.opened));
-            counter(out, "istio_tcp_connections_opened_total", "TCP connections opened.", opened);
+            counter(
+                out,
+                "istio_tcp_connections_opened_total",
+                "TCP connections opened.",
+                opened,
+            );
             let closed = tcp.iter().map(|(l, s)| (l, s.closed));
-            counter(out, "istio_tcp_connections_closed_total", "TCP connections closed.", closed);
-            counter(out, "istio_tcp_sent_bytes_total", "Bytes sent to the client.", tcp.iter().map(|(l, s)| (l, s.sent)));
+            counter(
+                out,
+                "istio_tcp_connections_closed_total",
+                "TCP connections closed.",
+                closed,
+            );
+            counter(
+                out,
+                "istio_tcp_sent_bytes_total",
+                "Bytes sent to the client.",
+                tcp.iter().map(|(l, s)| (l, s.sent)),
+            );
             let received = tcp.iter().map(|(l, s)| (l, s.received));
-            counter(out, "istio_tcp_received_bytes_total", "Bytes received from the client.", received);
+            counter(
+                out,
+                "istio_tcp_received_bytes_total",
+                "Bytes received from the client.",
+                received,
+            );
         }
-        plain(out, "mizzen_proxy_downstream_connections", "gauge", "Open downstream connections.", connections);
-        plain(out, "mizzen_proxy_handshake_failures_total", "counter", "Failed TLS handshakes with clients.", failures);
-        plain(out, "mizzen_proxy_overload_total", "counter", "Connections refused over the limit.", overload);
+        plain(
+            out,
+            "mizzen_proxy_downstream_connections",
+            "gauge",
+            "Open downstream connections.",
+            connections,
+        );
+        plain(
+            out,
+            "mizzen_proxy_handshake_failures_total",
+            "counter",
+            "Failed TLS handshakes with clients.",
+            failures,
+        );
+        plain(
+            out,
+            "mizzen_proxy_overload_total",
+            "counter",
+            "Connections refused over the limit.",
+            overload,
+        );
         let dropped = self.log_overflow.load(Ordering::Relaxed);
-        plain(out, "mizzen_proxy_access_log_dropped_total", "counter", "Access log lines dropped.", dropped);
+        plain(
+            out,
+            "mizzen_proxy_access_log_dropped_total",
+            "counter",
+            "Access log lines dropped.",
+            dropped,
+        );
     }
 }
 
@@ -525,8 +626,15 @@ mod tests {
     fn peer(name: &str) -> PeerLabels {
         PeerLabels {
             reporter: Reporter::Destination,
-            peer: Workload { name: Arc::from(name), ..Workload::default() },
-            service: ServiceLabels { host: Arc::from("b.ns.svc"), name: Arc::from("b"), namespace: Arc::from("ns") },
+            peer: Workload {
+                name: Arc::from(name),
+                ..Workload::default()
+            },
+            service: ServiceLabels {
+                host: Arc::from("b.ns.svc"),
+                name: Arc::from("b"),
+                namespace: Arc::from("ns"),
+            },
             mutual_tls: true,
         }
     }
@@ -546,7 +654,10 @@ mod tests {
     // F1
     #[test]
     fn workers_are_merged_under_the_standard_names() {
-        let telemetry = Telemetry::new(Workload { name: Arc::from("b-v1"), ..Workload::default() });
+        let telemetry = Telemetry::new(Workload {
+            name: Arc::from("b-v1"),
+            ..Workload::default()
+        });
         for micros in [400, 7000] {
             let shard = telemetry.shard();
             let id = shard.peer(peer("a-v1"));
@@ -554,7 +665,10 @@ mod tests {
         }
         let mut text = String::new();
         telemetry.render(&mut text);
-        let line = text.lines().find(|line| line.starts_with("istio_requests_total{")).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("istio_requests_total{"))
+            .unwrap();
         assert!(line.ends_with(" 2"), "{line}");
         for label in [
             "reporter=\"destination\"",
@@ -575,7 +689,14 @@ mod tests {
                 .unwrap();
             line.rsplit(' ').next().unwrap().to_owned()
         };
-        assert_eq!((bucket("le=\"0.5\"").as_str(), bucket("le=\"5\"").as_str(), bucket("le=\"10\"").as_str()), ("1", "1", "2"));
+        assert_eq!(
+            (
+                bucket("le=\"0.5\"").as_str(),
+                bucket("le=\"5\"").as_str(),
+                bucket("le=\"10\"").as_str()
+            ),
+            ("1", "1", "2")
+        );
     }
 
     #[test]

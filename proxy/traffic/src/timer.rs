@@ -87,7 +87,9 @@ impl Timer {
     pub fn poll_expired(&self, cx: &Context<'_>) -> bool {
         let Some(deadline) = self.deadline else { return false };
         WHEEL.with_borrow_mut(|wheel| {
-            let Some(entry) = wheel.slots.get_mut(self.slot) else { return false };
+            let Some(entry) = wheel.slots.get_mut(self.slot) else {
+                return false;
+            };
             // The scanner clears the slot when it fires, so no clock is read here in the ordinary case.
             if entry.deadline.is_none() {
                 return Instant::now() >= deadline;
@@ -182,8 +184,14 @@ mod tests {
     use super::*;
 
     async fn expired(timer: &Timer) {
-        std::future::poll_fn(|cx| if timer.poll_expired(cx) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending })
-            .await;
+        std::future::poll_fn(|cx| {
+            if timer.poll_expired(cx) {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await;
     }
 
     #[tokio::test]
@@ -196,7 +204,10 @@ mod tests {
         short.set(Some(begin + Duration::from_millis(30)));
         expired(&short).await;
         let took = begin.elapsed();
-        assert!(took >= Duration::from_millis(30) && took < Duration::from_secs(5), "{took:?}");
+        assert!(
+            took >= Duration::from_millis(30) && took < Duration::from_secs(5),
+            "{took:?}"
+        );
         assert!(long.deadline().is_some());
         scanner.abort();
     }

@@ -115,7 +115,10 @@ impl Peer {
                 hash.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
             }
         }
-        Some(Self { spiffe, hash: Arc::from(hash) })
+        Some(Self {
+            spiffe,
+            hash: Arc::from(hash),
+        })
     }
 }
 
@@ -147,7 +150,11 @@ pub(crate) fn certified_key(
 }
 
 fn protocols(alpn: Alpn) -> Vec<Vec<u8>> {
-    if alpn == Alpn::None { Vec::new() } else { vec![alpn.name().to_vec()] }
+    if alpn == Alpn::None {
+        Vec::new()
+    } else {
+        vec![alpn.name().to_vec()]
+    }
 }
 
 pub(crate) fn server_config(svid: &Svid, kind: ServerKind) -> Result<ServerConfig, rustls::Error> {
@@ -200,13 +207,7 @@ impl ServerCertVerifier for MeshServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &self.roots,
-            intermediates,
-            now,
-            self.algorithms.all,
-        )?;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, self.algorithms.all)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -83,7 +83,8 @@ impl Direction {
             ready!(to.poll_flush(cx)).map_err(|_| Fault::Write)?;
             match self.state {
                 State::Copying => {
-                    let count = ready!(from.poll_fill(cx, &mut self.waiting, crate::buffer::SIZE)).map_err(|_| Fault::Read)?;
+                    let count =
+                        ready!(from.poll_fill(cx, &mut self.waiting, crate::buffer::SIZE)).map_err(|_| Fault::Read)?;
                     *moved = true;
                     if count == 0 {
                         self.state = State::Ending;
@@ -109,8 +110,14 @@ pub async fn run(
     idle: Option<Duration>,
     mut counted: impl FnMut(Passed),
 ) -> (Passed, End) {
-    let mut up = Direction { waiting: client_first, ..Direction::default() };
-    let mut down = Direction { waiting: upstream_first, ..Direction::default() };
+    let mut up = Direction {
+        waiting: client_first,
+        ..Direction::default()
+    };
+    let mut down = Direction {
+        waiting: upstream_first,
+        ..Direction::default()
+    };
     let mut told = Passed::default();
     timer.set(idle.map(|idle| Instant::now() + idle));
     let end = std::future::poll_fn(|cx| {
@@ -129,8 +136,14 @@ pub async fn run(
             });
         }
         if moved {
-            let now = Passed { up: up.bytes, down: down.bytes };
-            counted(Passed { up: now.up - told.up, down: now.down - told.down });
+            let now = Passed {
+                up: up.bytes,
+                down: down.bytes,
+            };
+            counted(Passed {
+                up: now.up - told.up,
+                down: now.down - told.down,
+            });
             told = now;
             timer.set(idle.map(|idle| Instant::now() + idle));
         }
@@ -144,8 +157,14 @@ pub async fn run(
     })
     .await;
     timer.set(None);
-    let passed = Passed { up: up.bytes, down: down.bytes };
-    counted(Passed { up: passed.up - told.up, down: passed.down - told.down });
+    let passed = Passed {
+        up: up.bytes,
+        down: down.bytes,
+    };
+    counted(Passed {
+        up: passed.up - told.up,
+        down: passed.down - told.down,
+    });
     (passed, end)
 }
 
@@ -175,7 +194,16 @@ mod tests {
             let mut first = Input::none();
             first.extend(b"he");
             let mut timer = Timer::new();
-            run(&mut client, first, &mut upstream, Input::none(), &mut timer, None, |_| {}).await
+            run(
+                &mut client,
+                first,
+                &mut upstream,
+                Input::none(),
+                &mut timer,
+                None,
+                |_| {},
+            )
+            .await
         });
         app.write_all(b"llo").await.unwrap();
         app.shutdown().await.unwrap();
@@ -197,8 +225,16 @@ mod tests {
         let (mut client, mut upstream) = (Conn::from(client), Conn::from(upstream));
         let mut timer = Timer::new();
         let idle = Some(Duration::from_millis(40));
-        let (passed, end) =
-            run(&mut client, Input::none(), &mut upstream, Input::none(), &mut timer, idle, |_| {}).await;
+        let (passed, end) = run(
+            &mut client,
+            Input::none(),
+            &mut upstream,
+            Input::none(),
+            &mut timer,
+            idle,
+            |_| {},
+        )
+        .await;
         assert_eq!((passed, end), (Passed::default(), End::Idle));
         scanner.abort();
     }

@@ -97,7 +97,12 @@ impl Target {
             TransportSocket::Raw => 0,
             TransportSocket::Tls(tls) => Arc::as_ptr(tls) as usize,
         };
-        Key { cluster: self.cluster.name.clone(), address: self.address, tls, speaks: self.speaks }
+        Key {
+            cluster: self.cluster.name.clone(),
+            address: self.address,
+            tls,
+            speaks: self.speaks,
+        }
     }
 
     /// Whether mutual TLS of the mesh carries it.
@@ -177,7 +182,11 @@ pub async fn fresh(worker: &Rc<Worker>, target: &Target) -> Result<Upstream, Con
 
 /// Takes an idle connection if there is a good one; for the path that must not wait.
 pub fn take_idle(worker: &Worker, target: &Target) -> Option<Upstream> {
-    if target.speaks == Speaks::Http2 { None } else { pop(worker, &target.key()) }
+    if target.speaks == Speaks::Http2 {
+        None
+    } else {
+        pop(worker, &target.key())
+    }
 }
 
 fn pop(worker: &Worker, key: &Key) -> Option<Upstream> {
@@ -234,7 +243,9 @@ async fn sweep(worker: std::rc::Weak<Worker>) {
 
 async fn dial(worker: &Rc<Worker>, target: &Target, key: Key) -> Result<Upstream, ConnectError> {
     let limit = target.cluster.connect_timeout;
-    let conn = tokio::time::timeout(limit, connect(worker, target)).await.map_err(|_| ConnectError::Timeout)??;
+    let conn = tokio::time::timeout(limit, connect(worker, target))
+        .await
+        .map_err(|_| ConnectError::Timeout)??;
     let peer = peer_of(worker, target, &conn);
     Ok(Upstream {
         address: target.address,
@@ -245,7 +256,11 @@ async fn dial(worker: &Rc<Worker>, target: &Target, key: Key) -> Result<Upstream
         key,
         _tls: tls_of(target),
         idle_since: Instant::now(),
-        idle_time: target.cluster.idle_timeout.filter(|time| !time.is_zero()).unwrap_or(IDLE_TIME),
+        idle_time: target
+            .cluster
+            .idle_timeout
+            .filter(|time| !time.is_zero())
+            .unwrap_or(IDLE_TIME),
         conn,
     })
 }
@@ -259,7 +274,12 @@ fn tls_of(target: &Target) -> Option<Arc<UpstreamTls>> {
 
 async fn acquire_h2(worker: &Rc<Worker>, target: &Target, key: Key) -> Result<Upstream, ConnectError> {
     loop {
-        let known = worker.upstreams.borrow().h2.get(&key).map(|shared| shared.sender.clone());
+        let known = worker
+            .upstreams
+            .borrow()
+            .h2
+            .get(&key)
+            .map(|shared| shared.sender.clone());
         if let Some(sender) = known {
             // A connection that is going away says so here; waiting for a free stream is the connection's back-pressure.
             if let Ok(sender) = sender.ready().await {
@@ -330,10 +350,14 @@ fn stream_on(worker: &Rc<Worker>, target: &Target, key: Key, sender: SendRequest
 
 async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Conn, ConnectError> {
     let socket = socket(target).await.map_err(ConnectError::Failed)?;
-    let TransportSocket::Tls(tls) = &target.socket else { return Ok(Conn::from(socket)) };
+    let TransportSocket::Tls(tls) = &target.socket else {
+        return Ok(Conn::from(socket));
+    };
     let svid = worker.shared.svids.current().ok_or(ConnectError::NoIdentity)?;
     if !tls.is_mutual() {
-        return Err(ConnectError::Unsupported("TLS origination without the mesh's certificates is not supported"));
+        return Err(ConnectError::Unsupported(
+            "TLS origination without the mesh's certificates is not supported",
+        ));
     }
     let alpn = match target.speaks {
         Speaks::Http1 => Alpn::MeshHttp1,
@@ -350,17 +374,35 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Conn, ConnectEr
     };
     let session = rustls::ClientConnection::new(config, name)
         .map_err(|error| ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-    let conn = Conn::handshake(socket, session.into()).await.map_err(ConnectError::Tls)?;
-    let Some(peer) = &conn.peer else { return Err(ConnectError::Identity(Arc::from("(none)"))) };
-    let sans = tls.validation.as_ref().map(|validation| &*validation.sans).unwrap_or_default();
-    if !mizzen_decide::naming::allowed(sans, &PeerNames { uris: &[&peer.spiffe], ..PeerNames::default() }) {
+    let conn = Conn::handshake(socket, session.into())
+        .await
+        .map_err(ConnectError::Tls)?;
+    let Some(peer) = &conn.peer else {
+        return Err(ConnectError::Identity(Arc::from("(none)")));
+    };
+    let sans = tls
+        .validation
+        .as_ref()
+        .map(|validation| &*validation.sans)
+        .unwrap_or_default();
+    if !mizzen_decide::naming::allowed(
+        sans,
+        &PeerNames {
+            uris: &[&peer.spiffe],
+            ..PeerNames::default()
+        },
+    ) {
         return Err(ConnectError::Identity(peer.spiffe.clone()));
     }
     Ok(conn)
 }
 
 async fn socket(target: &Target) -> io::Result<TcpStream> {
-    let socket = if target.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if target.address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_nodelay(true)?;
     if let Some(source) = target.cluster.bind
         && source.is_ipv4() == target.address.is_ipv4()
@@ -373,7 +415,12 @@ async fn socket(target: &Target) -> io::Result<TcpStream> {
 /// Labels of the endpoint at the other end; its principal comes from its certificate.
 fn peer_of(worker: &Worker, target: &Target, conn: &Conn) -> PeerId {
     let known = target.workload.as_deref().cloned().unwrap_or_default();
-    let service = target.cluster.service.as_deref().map(ServiceLabels::from).unwrap_or_default();
+    let service = target
+        .cluster
+        .service
+        .as_deref()
+        .map(ServiceLabels::from)
+        .unwrap_or_default();
     let peer = Workload {
         principal: conn.peer.as_ref().map(|peer| peer.spiffe.clone()).unwrap_or_default(),
         app: known.canonical_name.clone(),
@@ -384,5 +431,10 @@ fn peer_of(worker: &Worker, target: &Target, conn: &Conn) -> PeerId {
         canonical_service: known.canonical_name,
         canonical_revision: known.canonical_revision,
     };
-    worker.shard.peer(PeerLabels { reporter: target.reporter, peer, service, mutual_tls: target.is_mesh() })
+    worker.shard.peer(PeerLabels {
+        reporter: target.reporter,
+        peer,
+        service,
+        mutual_tls: target.is_mesh(),
+    })
 }

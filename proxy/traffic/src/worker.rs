@@ -89,7 +89,10 @@ impl Worker {
             upstreams: RefCell::default(),
             clusters: Clusters::default(),
             phase: Cell::new(phase),
-            date: RefCell::new(Date { at: None, text: Arc::from("") }),
+            date: RefCell::new(Date {
+                at: None,
+                text: Arc::from(""),
+            }),
         });
         tokio::task::spawn_local(crate::timer::scan());
         let following = Rc::downgrade(&worker);

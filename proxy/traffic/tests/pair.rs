@@ -1,11 +1,17 @@
 //! Two sidecars and their applications: what a user sees of a request from one pod to another.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 #[path = "support/world.rs"]
 mod world;
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -44,11 +50,19 @@ impl Tutorial {
                     "subsets": [{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}]}}),
         ];
         objects.extend_from_slice(more);
-        Self { world: World::new(&objects), test }
+        Self {
+            world: World::new(&objects),
+            test,
+        }
     }
 
     fn client(&self) -> Proxy {
-        Proxy::outbound(&self.world, "customer-1", "customer", &format!("10.96.{}.2:{PORT}", self.test))
+        Proxy::outbound(
+            &self.world,
+            "customer-1",
+            "customer",
+            &format!("10.96.{}.2:{PORT}", self.test),
+        )
     }
 
     /// The server side of version 1 or 2.
@@ -96,14 +110,29 @@ async fn request_goes_over_mutual_tls_and_the_server_sees_who_calls() {
     for head in &heads {
         let lower = head.to_ascii_lowercase();
         assert!(head.starts_with("POST /a?b=c HTTP/1.1\r\n"), "{head}");
-        let certificate = lower.lines().find_map(|line| line.strip_prefix("x-forwarded-client-cert: ")).unwrap();
-        assert!(certificate.starts_with("by=spiffe://cluster.local/ns/shop/sa/recommendation;hash="), "{certificate}");
-        assert!(certificate.ends_with(";subject=\"\";uri=spiffe://cluster.local/ns/shop/sa/customer"), "{certificate}");
-        assert!(lower.contains("x-request-id: ") && lower.contains("x-forwarded-proto: http\r\n"), "{head}");
+        let certificate = lower
+            .lines()
+            .find_map(|line| line.strip_prefix("x-forwarded-client-cert: "))
+            .unwrap();
+        assert!(
+            certificate.starts_with("by=spiffe://cluster.local/ns/shop/sa/recommendation;hash="),
+            "{certificate}"
+        );
+        assert!(
+            certificate.ends_with(";subject=\"\";uri=spiffe://cluster.local/ns/shop/sa/customer"),
+            "{certificate}"
+        );
+        assert!(
+            lower.contains("x-request-id: ") && lower.contains("x-forwarded-proto: http\r\n"),
+            "{head}"
+        );
         assert!(!lower.contains("x-envoy-peer-metadata"), "{head}");
     }
     let text = client.metrics(3).await;
-    let line = text.lines().find(|line| line.starts_with("istio_requests_total{reporter=\"source\"")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("istio_requests_total{reporter=\"source\""))
+        .unwrap();
     for label in [
         "source_workload=\"customer\"",
         "destination_canonical_revision=\"v1\"",
@@ -116,7 +145,10 @@ async fn request_goes_over_mutual_tls_and_the_server_sees_who_calls() {
     }
     assert!(line.ends_with(" 3"), "{line}");
     let text = server.metrics(3).await;
-    let line = text.lines().find(|line| line.starts_with("istio_requests_total{reporter=\"destination\"")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("istio_requests_total{reporter=\"destination\""))
+        .unwrap();
     for label in [
         "source_workload=\"customer\"",
         "source_workload_namespace=\"shop\"",
@@ -162,7 +194,9 @@ async fn weights_split_and_a_header_match_wins() {
     assert_eq!(count(50).await, 50);
     tutorial.world.apply(&split(100, 0));
     assert_eq!(count(50).await, 0);
-    let (_, _, body) = app.send("GET / HTTP/1.1\r\nHost: recommendation\r\nx-user: eve\r\n\r\n").await;
+    let (_, _, body) = app
+        .send("GET / HTTP/1.1\r\nHost: recommendation\r\nx-user: eve\r\n\r\n")
+        .await;
     assert_eq!(body, "v2");
 }
 
@@ -171,18 +205,26 @@ async fn weights_split_and_a_header_match_wins() {
 async fn slow_answer_is_a_timeout() {
     let http = routes(json!([{"timeout": "0.3s", "retries": {"attempts": 0}, "route": [to("v1")]}]));
     let tutorial = Tutorial::new(13, &[http]);
-    application(&tutorial.app(1), |_, _| Reply::After(Duration::from_secs(5), b"HTTP/1.1 200 OK\r\n\r\n".to_vec())).await;
+    application(&tutorial.app(1), |_, _| {
+        Reply::After(Duration::from_secs(5), b"HTTP/1.1 200 OK\r\n\r\n".to_vec())
+    })
+    .await;
     let (client, _server) = (tutorial.client(), tutorial.server(1));
     let begin = Instant::now();
     let mut app = Client::connect(client.address).await;
     let (status, head, body) = app.get("recommendation", "/").await;
     assert_eq!((status, body.as_str()), (504, "upstream request timeout"));
     let took = begin.elapsed();
-    assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(2), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(290) && took < Duration::from_secs(2),
+        "{took:?}"
+    );
     assert!(!head.to_ascii_lowercase().contains("connection: close"), "{head}");
     assert!(client.metrics(1).await.contains("response_flags=\"UT\""));
     // The connection goes on.
-    tutorial.world.apply(&routes(json!([{"directResponse": {"status": 418, "body": {"string": "teapot"}}}])));
+    tutorial.world.apply(&routes(
+        json!([{"directResponse": {"status": 418, "body": {"string": "teapot"}}}]),
+    ));
     let (status, _, body) = app.get("recommendation", "/").await;
     assert_eq!((status, body.as_str()), (418, "teapot"));
 }
@@ -193,21 +235,26 @@ async fn failures_vanish_by_retries_with_the_body_sent_again() {
     let http = routes(json!([{"retries": {"attempts": 3, "retryOn": "5xx,reset"}, "route": [to("v1")]}]));
     let tutorial = Tutorial::new(14, &[http]);
     let calls = AtomicU32::new(0);
-    let heard = application(&tutorial.app(1), move |_, body| match calls.fetch_add(1, Ordering::SeqCst) {
-        0 => status(503),
-        1 => Reply::Close,
-        _ => ok(std::str::from_utf8(body).unwrap()),
+    let heard = application(&tutorial.app(1), move |_, body| {
+        match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => status(503),
+            1 => Reply::Close,
+            _ => ok(std::str::from_utf8(body).unwrap()),
+        }
     })
     .await;
     let (client, _server) = (tutorial.client(), tutorial.server(1));
     let mut app = Client::connect(client.address).await;
-    let (status, _, body) =
-        app.send("POST / HTTP/1.1\r\nHost: recommendation\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+    let (status, _, body) = app
+        .send("POST / HTTP/1.1\r\nHost: recommendation\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        .await;
     assert_eq!((status, body.as_str()), (200, "abc"));
     let heads = heard.lock().clone();
     assert_eq!(heads.len(), 3);
-    let ids: std::collections::BTreeSet<_> =
-        heads.iter().filter_map(|head| head.lines().find(|line| line.starts_with("x-request-id"))).collect();
+    let ids: std::collections::BTreeSet<_> = heads
+        .iter()
+        .filter_map(|head| head.lines().find(|line| line.starts_with("x-request-id")))
+        .collect();
     assert_eq!(ids.len(), 1, "one request has one id");
 }
 
@@ -223,7 +270,11 @@ async fn strict_refuses_plain_text_and_permissive_takes_both_on_one_port() {
     assert_eq!(meshed.get("recommendation", "/").await.0, 200);
     tutorial.world.apply(&peer_authentication("STRICT"));
     let mut plain = Client::connect(server.address).await;
-    plain.socket.write_all(b"GET / HTTP/1.1\r\nHost: recommendation\r\n\r\n").await.unwrap();
+    plain
+        .socket
+        .write_all(b"GET / HTTP/1.1\r\nHost: recommendation\r\n\r\n")
+        .await
+        .unwrap();
     let mut nothing = Vec::new();
     let read = plain.socket.read_to_end(&mut nothing).await;
     assert!(nothing.is_empty(), "{read:?} {}", String::from_utf8_lossy(&nothing));
@@ -241,7 +292,10 @@ async fn server_with_a_foreign_identity_gets_no_request() {
     let mut app = Client::connect(client.address).await;
     let (status, _, body) = app.get("recommendation", "/").await;
     assert_eq!(status, 503);
-    assert!(body.contains("server identity spiffe://cluster.local/ns/shop/sa/someone-else"), "{body}");
+    assert!(
+        body.contains("server identity spiffe://cluster.local/ns/shop/sa/someone-else"),
+        "{body}"
+    );
     assert!(heard.lock().is_empty());
 }
 
@@ -290,7 +344,10 @@ async fn pipelined_requests_are_answered_in_order() {
     let (client, _server) = (tutorial.client(), tutorial.server(1));
     let mut app = Client::connect(client.address).await;
     let one = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: recommendation\r\n\r\n");
-    app.socket.write_all((one("/1") + &one("/2") + &one("/3")).as_bytes()).await.unwrap();
+    app.socket
+        .write_all((one("/1") + &one("/2") + &one("/3")).as_bytes())
+        .await
+        .unwrap();
     for path in ["/1", "/2", "/3"] {
         assert_eq!(app.answer().await.2, path);
     }
@@ -342,7 +399,9 @@ async fn upgraded_connection_becomes_a_tunnel() {
 async fn interim_responses_reach_the_client() {
     let tutorial = Tutorial::new(22, &[only("v1")]);
     application(&tutorial.app(1), |_, _| {
-        Reply::Bytes(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec())
+        Reply::Bytes(
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec(),
+        )
     })
     .await;
     let (client, _server) = (tutorial.client(), tutorial.server(1));
@@ -371,13 +430,19 @@ async fn no_endpoints_and_no_connection_have_envoys_texts() {
     let mut app = Client::connect(client.address).await;
     let (status, _, body) = app.get("recommendation", "/").await;
     assert_eq!(status, 503);
-    assert!(body.starts_with("upstream connect error or disconnect/reset before headers. reset reason: connection failure"), "{body}");
+    assert!(
+        body.starts_with("upstream connect error or disconnect/reset before headers. reset reason: connection failure"),
+        "{body}"
+    );
     let none = slice("recommendation", "http", PORT, &[]);
     tutorial.world.apply(&none);
     let (status, _, body) = app.get("recommendation", "/").await;
     assert_eq!((status, body.as_str()), (503, "no healthy upstream"));
     let metrics = client.metrics(2).await;
-    assert!(metrics.contains("response_flags=\"UH\"") && metrics.contains("response_flags=\"UF,URX\""), "{metrics}");
+    assert!(
+        metrics.contains("response_flags=\"UH\"") && metrics.contains("response_flags=\"UF,URX\""),
+        "{metrics}"
+    );
 }
 
 // C5
@@ -394,7 +459,10 @@ async fn http2_from_client_to_server_over_one_mesh_connection() {
                     tokio::spawn(async move {
                         assert_eq!(request.headers()["te"], "trailers");
                         let mut body = request.into_body();
-                        let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                        let head = http::Response::builder()
+                            .header("content-type", "application/grpc")
+                            .body(())
+                            .unwrap();
                         let mut send = respond.send_response(head, false).unwrap();
                         while let Some(data) = body.data().await {
                             let data = data.unwrap();
@@ -419,7 +487,13 @@ async fn http2_from_client_to_server_over_one_mesh_connection() {
             .header("te", "trailers")
             .body(())
             .unwrap();
-        let (response, mut send) = sender.clone().ready().await.unwrap().send_request(request, false).unwrap();
+        let (response, mut send) = sender
+            .clone()
+            .ready()
+            .await
+            .unwrap()
+            .send_request(request, false)
+            .unwrap();
         // The answer begins before the request has ended: both directions are open at once.
         send.send_data("first".into(), false).unwrap();
         let response = response.await.unwrap();
@@ -431,10 +505,18 @@ async fn http2_from_client_to_server_over_one_mesh_connection() {
         assert!(body.data().await.is_none());
         assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
     }
-    let line = |text: &str| text.lines().find(|line| line.starts_with("istio_requests_total")).unwrap().to_owned();
+    let line = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("istio_requests_total"))
+            .unwrap()
+            .to_owned()
+    };
     for text in [client.metrics(3).await, server.metrics(3).await] {
         let line = line(&text);
-        assert!(line.contains("request_protocol=\"grpc\"") && line.contains("grpc_response_status=\"0\""), "{line}");
+        assert!(
+            line.contains("request_protocol=\"grpc\"") && line.contains("grpc_response_status=\"0\""),
+            "{line}"
+        );
         assert!(line.ends_with(" 3"), "{line}");
     }
 }
@@ -472,29 +554,55 @@ async fn opaque_tcp_goes_over_mutual_tls() {
     let text = client.metrics(0).await;
     let sum = |name: &str| -> u64 {
         let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
     };
     assert_eq!(sum("istio_tcp_connections_opened_total"), 4);
     assert_eq!(sum("istio_tcp_connections_closed_total"), 4);
-    assert_eq!((sum("istio_tcp_sent_bytes_total"), sum("istio_tcp_received_bytes_total")), (4 * 9, 4 * 3));
-    assert!(server.metrics(0).await.contains("connection_security_policy=\"mutual_tls\""));
+    assert_eq!(
+        (sum("istio_tcp_sent_bytes_total"), sum("istio_tcp_received_bytes_total")),
+        (4 * 9, 4 * 3)
+    );
+    assert!(
+        server
+            .metrics(0)
+            .await
+            .contains("connection_security_policy=\"mutual_tls\"")
+    );
 }
 
 #[tokio::test]
 async fn draining_closes_idle_connections_and_ends_busy_ones_after_their_request() {
     let tutorial = Tutorial::new(27, &[only("v1"), peer_authentication("PERMISSIVE")]);
     application(&tutorial.app(1), |head, _| {
-        if head.contains("/slow") { Reply::After(Duration::from_millis(200), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec()) } else { ok("") }
+        if head.contains("/slow") {
+            Reply::After(
+                Duration::from_millis(200),
+                b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec(),
+            )
+        } else {
+            ok("")
+        }
     })
     .await;
     let server = tutorial.server(1);
-    let (mut idle, mut busy) = (Client::connect(server.address).await, Client::connect(server.address).await);
+    let (mut idle, mut busy) = (
+        Client::connect(server.address).await,
+        Client::connect(server.address).await,
+    );
     assert_eq!(idle.get("a", "/").await.0, 200);
-    busy.socket.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    busy.socket
+        .write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.phase.send_replace(mizzen_proxy::worker::Phase::Draining);
     let mut rest = Vec::new();
-    tokio::time::timeout(Duration::from_secs(2), idle.socket.read_to_end(&mut rest)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(2), idle.socket.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(rest.is_empty());
     let (status, head, _) = busy.answer().await;
     assert_eq!(status, 200);

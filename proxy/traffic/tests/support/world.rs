@@ -3,7 +3,13 @@
 //! it) and the one its application listens on; redirection is played by telling the proxy the original destination.
 #![allow(unreachable_pub, reason = "a module of test binaries")]
 #![allow(dead_code, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -55,9 +61,17 @@ impl World {
         let config = MeshConfig::new(Namespace::new("istio-system").unwrap(), domain);
         let mut index = Index::new(IndexSettings::new(config));
         let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}});
-        index.apply_all(std::iter::once(&space).chain(objects).map(|json| Event::Apply(object(json))));
+        index.apply_all(
+            std::iter::once(&space)
+                .chain(objects)
+                .map(|json| Event::Apply(object(json))),
+        );
         let (generation, _) = watch::channel(1);
-        Arc::new(Self { index: Mutex::new(index), ca: Ca::new("mesh-root"), generation })
+        Arc::new(Self {
+            index: Mutex::new(index),
+            ca: Ca::new("mesh-root"),
+            generation,
+        })
     }
 
     pub fn apply(&self, json: &Value) {
@@ -70,7 +84,11 @@ impl World {
     }
 
     pub fn source(self: &Arc<Self>, pod: &str, account: &str) -> Arc<dyn Source> {
-        Arc::new(Discovery { world: self.clone(), pod: pod.to_owned(), account: account.to_owned() })
+        Arc::new(Discovery {
+            world: self.clone(),
+            pod: pod.to_owned(),
+            account: account.to_owned(),
+        })
     }
 }
 
@@ -90,7 +108,10 @@ impl std::fmt::Debug for Discovery {
 impl Source for Discovery {
     fn ask(&self, kind: Kind, name: &str) -> Answer {
         let mesh = self.world.index.lock().snapshot();
-        let workload = mesh.workloads().find(|w| w.key.name.as_str() == self.pod).expect("pod exists");
+        let workload = mesh
+            .workloads()
+            .find(|w| w.key.name.as_str() == self.pod)
+            .expect("pod exists");
         let identity = SpiffeId::new(
             TrustDomain::new("cluster.local").unwrap(),
             Namespace::new(SPACE).unwrap(),
@@ -104,7 +125,9 @@ impl Source for Discovery {
             Kind::RouteConfig => TypeUrl::Route,
             Kind::VirtualHost => TypeUrl::VirtualHost,
         };
-        let Some(sent) = mizzen_translate::resource(&mesh, &scope, url, name) else { return Answer::Absent };
+        let Some(sent) = mizzen_translate::resource(&mesh, &scope, url, name) else {
+            return Answer::Absent;
+        };
         let outcome = Resource::decode(kind, &sent.body);
         assert!(outcome.problems.is_empty(), "{kind} {name}: {}", outcome.problems);
         Answer::Present(outcome.value.unwrap())
@@ -221,7 +244,12 @@ impl Proxy {
                 }
             });
         });
-        Self { shared, phase, address, svids }
+        Self {
+            shared,
+            phase,
+            address,
+            svids,
+        }
     }
 
     /// The metrics once they say that `count` requests were served: a request is counted after its answer was sent.
@@ -230,7 +258,9 @@ impl Proxy {
             let mut text = String::new();
             self.shared.telemetry.render(&mut text);
             let lines = text.lines().filter(|line| line.starts_with("istio_requests_total{"));
-            let served: u64 = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+            let served: u64 = lines
+                .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+                .sum();
             if served >= count {
                 return text;
             }
@@ -343,7 +373,10 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
+        Self {
+            socket: TcpStream::connect(address).await.unwrap(),
+            buffer: Vec::new(),
+        }
     }
 
     pub async fn send(&mut self, request: &str) -> (u16, String, String) {
@@ -352,7 +385,10 @@ impl Client {
     }
 
     pub async fn answer(&mut self) -> (u16, String, String) {
-        let read = tokio::time::timeout(Duration::from_secs(10), read_message(&mut self.socket, &mut self.buffer));
+        let read = tokio::time::timeout(
+            Duration::from_secs(10),
+            read_message(&mut self.socket, &mut self.buffer),
+        );
         let (head, body) = read.await.expect("an answer in time").expect("an answer");
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, head, String::from_utf8(body).unwrap())
