@@ -78,22 +78,52 @@ pub async fn serve_to(
     let Some(_admission) = worker.admit() else { return };
     // Everything is written in whole messages; waiting for more would only delay them.
     let _slower = socket.set_nodelay(true);
-    let (listener, direction) = match entrance {
-        Entrance::Gateway(listener) => (Some(listener), Direction::Unspecified),
-        Entrance::Inbound => (
-            worker.view.resolve::<Listener>(INBOUND).await.present(),
-            Direction::Inbound,
-        ),
-        Entrance::Outbound => (outbound_listener(&worker, destination).await, Direction::Outbound),
+    // Boxed: what is only needed until the protocol is known must not stay in the task of every open connection.
+    let entered = Box::pin(enter(&worker, socket, remote, entrance, destination)).await;
+    let entered = match entered {
+        Ok(entered) => entered,
+        Err(error) => {
+            worker.shard.handshake_failures.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%destination, %remote, error = %error, "connection refused");
+            return;
+        }
     };
-    let Some(listener) = listener else {
-        tracing::debug!(%destination, %remote, "no listener for connection");
-        return;
-    };
-    if let Err(error) = on_listener(&worker, &listener, socket, direction, remote, destination).await {
-        worker.shard.handshake_failures.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%destination, %remote, error = %error, "connection refused");
+    let Entered {
+        chain,
+        conn,
+        input,
+        seen,
+        direction,
+    } = entered;
+    match &chain.protocol {
+        Protocol::Http(http) => {
+            let found = http_version(http, &conn, seen);
+            let addresses = (direction, remote, destination);
+            Box::pin(on_http(&worker, http, conn, input, found, addresses)).await;
+        }
+        Protocol::Tcp(proxy) => {
+            let client = tcp::Client {
+                conn,
+                input,
+                direction,
+                remote,
+                local: destination,
+            };
+            Box::pin(tcp::serve(&worker, proxy, client)).await;
+        }
+        Protocol::Closed(reason) => {
+            tracing::debug!(%destination, %remote, reason = &**reason, "connection closed by configuration");
+        }
     }
+}
+
+/// A connection whose filter chain is known and whose TLS, if it ends here, is established.
+struct Entered {
+    chain: Arc<FilterChain>,
+    conn: Conn,
+    input: Input,
+    seen: Seen,
+    direction: Direction,
 }
 
 /// Where a redirected connection wanted to go; its local address when it was not redirected.
@@ -140,14 +170,25 @@ async fn outbound_listener(worker: &Worker, destination: SocketAddr) -> Option<A
     worker.view.resolve::<Listener>(OUTBOUND).await.present()
 }
 
-async fn on_listener(
+async fn enter(
     worker: &Rc<Worker>,
-    listener: &Listener,
     socket: TcpStream,
-    direction: Direction,
     remote: SocketAddr,
+    entrance: Entrance,
     destination: SocketAddr,
-) -> io::Result<()> {
+) -> io::Result<Entered> {
+    let (listener, direction) = match entrance {
+        Entrance::Gateway(listener) => (Some(listener), Direction::Unspecified),
+        Entrance::Inbound => (
+            worker.view.resolve::<Listener>(INBOUND).await.present(),
+            Direction::Inbound,
+        ),
+        Entrance::Outbound => (outbound_listener(worker, destination).await, Direction::Outbound),
+    };
+    let Some(listener) = listener else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no listener for this connection"));
+    };
+    let listener = &*listener;
     let mut conn = Conn::from(socket);
     let mut input = Input::none();
     let needs = chain::needs(listener, destination);
@@ -187,36 +228,13 @@ async fn on_listener(
                 .map_err(|_| io::ErrorKind::TimedOut)??
         }
     };
-    let chain: Arc<FilterChain> = chain.clone();
-    match &chain.protocol {
-        Protocol::Http(http) => {
-            let found = http_version(http, &conn, facts.seen);
-            // Boxed: the futures are large, and one connection needs only one of them.
-            Box::pin(on_http(
-                worker,
-                http,
-                conn,
-                input,
-                found,
-                (direction, remote, destination),
-            ))
-            .await;
-        }
-        Protocol::Tcp(proxy) => {
-            let client = tcp::Client {
-                conn,
-                input,
-                direction,
-                remote,
-                local: destination,
-            };
-            Box::pin(tcp::serve(worker, proxy, client)).await;
-        }
-        Protocol::Closed(reason) => {
-            tracing::debug!(%destination, %remote, reason = &**reason, "connection closed by configuration");
-        }
-    }
-    Ok(())
+    Ok(Entered {
+        chain: chain.clone(),
+        conn,
+        input,
+        seen: facts.seen,
+        direction,
+    })
 }
 
 /// Reads first bytes until they say enough; `None`: they did not come in time.

@@ -67,8 +67,10 @@ pub async fn serve(info: &Info, x: &mut Exchange<'_>) -> bool {
         head: x.scratch.request.head(),
         bytes: x.input.filled(),
         secure: info.secure,
+        edge: info.http.use_remote_address,
     };
-    let generate = info.http.generate_request_id && view.header("x-request-id").is_none();
+    let generate = info.http.generate_request_id
+        && (view.header("x-request-id").is_none() || (view.edge && !info.http.preserve_external_request_id));
     let mut record = Record {
         started: Instant::now(),
         // Only logs and header values show the time of day; reading it costs as much as reading the other clock.
@@ -161,6 +163,7 @@ async fn drive(info: &Info, x: &mut Exchange<'_>, record: &mut Record) -> Result
             head: x.scratch.request.head(),
             bytes: x.input.filled(),
             secure: info.secure,
+            edge: info.http.use_remote_address,
         };
         plan::plan(info, &view, random).await
     };
@@ -296,6 +299,7 @@ fn set_limits(info: &Info, x: &mut Exchange<'_>, record: &Record, policy: Option
         head: x.scratch.request.head(),
         bytes: x.input.filled(),
         secure: info.secure,
+        edge: info.http.use_remote_address,
     };
     let retry = RetryState::new(policy, &view);
     let limits = match record.routed.as_ref().and_then(Routed::forward) {
@@ -343,6 +347,7 @@ async fn choose(
         head: x.scratch.request.head(),
         bytes: x.input.filled(),
         secure: info.secure,
+        edge: info.http.use_remote_address,
     };
     let hash = record
         .routed
@@ -444,6 +449,7 @@ async fn attempt(
             head,
             bytes,
             secure: info.secure,
+            edge: info.http.use_remote_address,
         };
         let context = RequestContext {
             info,
@@ -558,6 +564,7 @@ async fn commit(
             head: x.scratch.request.head(),
             bytes: x.input.filled(),
             secure: info.secure,
+            edge: info.http.use_remote_address,
         };
         let context = ResponseContext {
             info,
@@ -732,6 +739,7 @@ fn tell(info: &Info, x: &Exchange<'_>, record: &Record) {
         head: x.scratch.request.head(),
         bytes: x.head_bytes(),
         secure: info.secure,
+        edge: info.http.use_remote_address,
     };
     let response = response.as_ref().map(|head| (head, record.response.as_slice()));
     let mut values = values(info, record, Some(view), response, (x.seen.received, x.seen.sent));

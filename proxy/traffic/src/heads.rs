@@ -15,7 +15,7 @@ use crate::format::{self, Values};
 use crate::info::Info;
 use crate::metadata;
 use crate::plan::Routed;
-use crate::request::View;
+use crate::request::{INTERNAL, View};
 use crate::upstream::Upstream;
 
 /// The id of a request: a random UUID, where the client sent none.
@@ -80,6 +80,7 @@ pub fn request(
         head,
         bytes,
         secure: info.secure,
+        edge: info.http.use_remote_address,
     };
     edit.begin(fields);
     if context.upgrade {
@@ -106,6 +107,13 @@ pub fn request(
         }
         hops.extend_from_slice(info.remote.ip().to_string().as_bytes());
         set(edit, b"x-forwarded-for", &hops);
+    }
+    if view.edge {
+        for (name, _) in fields.pairs(bytes) {
+            if name.get(..INTERNAL.len()).is_some_and(|start| start.eq_ignore_ascii_case(INTERNAL.as_bytes())) {
+                edit.remove(fields, bytes, name);
+            }
+        }
     }
     client_certificate(edit, fields, bytes, info);
     edit.remove(fields, bytes, metadata::PEER);

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use mizzen_decide::Request;
 use mizzen_http::RequestHead;
 
+/// Fields that change how a proxy treats a request (timeouts, retries): only proxies of the mesh may send them.
+pub const INTERNAL: &str = "x-envoy-";
+
 /// A parsed head with its bytes and the scheme it came by.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -14,6 +17,8 @@ pub struct View<'a> {
     pub bytes: &'a [u8],
     /// It came over TLS.
     pub secure: bool,
+    /// It came from outside of the mesh: what only proxies may say to each other is not heard.
+    pub edge: bool,
 }
 
 impl Request for View<'_> {
@@ -34,6 +39,9 @@ impl Request for View<'_> {
     }
 
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        if self.edge && name.starts_with(INTERNAL) {
+            return None;
+        }
         joined(self.head.fields().values(self.bytes, name.as_bytes()))
     }
 }
