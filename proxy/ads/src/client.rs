@@ -3,10 +3,14 @@
 //! The token and the roots are read anew for each connection, since both rotate. While discovery is away the cache
 //! stays as it is, wishes pile up as names (not as messages), and the next connection says them all.
 
-use crate::backoff::Backoff;
+mod error;
+mod settings;
+
+pub use error::ClientError;
+pub use settings::{Settings, Status};
+
 use crate::cache::Cache;
 use crate::link::Link;
-use crate::node::Node;
 use crate::session::{DeltaRequest, DeltaResponse, Received};
 use envoy_types::pb::envoy::service::discovery::v3 as pb;
 use envoy_types::pb::google::rpc;
@@ -14,148 +18,12 @@ use pb::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-
-/// Where discovery is and who we are.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `https://istiod-basic.istio-system.svc:15012`; `http://` (tests, loopback) does without TLS.
-    pub address: String,
-    /// The name the server must prove; `None`: the address's host.
-    pub server_name: Option<String>,
-    /// PEM roots that vouch for the server.
-    pub roots: PathBuf,
-    /// The projected token; `None`: none is sent.
-    pub token: Option<PathBuf>,
-    /// What we say of ourselves.
-    pub node: Node,
-    /// Longest message accepted. Discovery splits answers at 256 KiB, but one resource may be larger.
-    pub max_message: usize,
-    /// Limit of a connection attempt, TLS included, and of the stream's beginning.
-    pub connect_timeout: Duration,
-    /// Time between HTTP/2 pings.
-    pub keepalive: Duration,
-    /// Time between sweeps of the cache.
-    pub sweep_every: Duration,
-    /// Pauses between attempts.
-    pub backoff: Backoff,
-}
-
-impl Settings {
-    /// Settings with the usual limits.
-    #[must_use]
-    pub fn new(address: impl Into<String>, roots: impl Into<PathBuf>, node: Node) -> Self {
-        Self {
-            address: address.into(),
-            server_name: None,
-            roots: roots.into(),
-            token: None,
-            node,
-            max_message: 8 * 1024 * 1024,
-            connect_timeout: Duration::from_secs(5),
-            keepalive: Duration::from_secs(30),
-            sweep_every: Duration::from_secs(60),
-            backoff: Backoff::default(),
-        }
-    }
-}
-
-/// How the client is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// A stream is open.
-    pub connected: bool,
-    /// Streams opened so far.
-    pub connects: u64,
-    /// Responses so far.
-    pub responses: u64,
-    /// Resources refused so far.
-    pub rejected: u64,
-    /// Why the last stream ended or could not be opened.
-    pub last_error: Option<Arc<str>>,
-}
-
-/// Why a stream ended or could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The token or the roots cannot be read.
-    #[error("{what} {path}: cannot be read: {source}; is the volume mounted?")]
-    File {
-        /// Which file.
-        what: &'static str,
-        /// Its path.
-        path: String,
-        /// The reason.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The token is not text that can be sent.
-    #[error("token {path}: holds characters that cannot be sent")]
-    Token {
-        /// Its path.
-        path: String,
-    },
-    /// The address or the roots are unusable.
-    #[error("discovery address {address}: {reason}")]
-    Address {
-        /// The address.
-        address: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// No connection.
-    #[error("discovery {address}: no connection: {reason}")]
-    Connect {
-        /// The address.
-        address: String,
-        /// What is wrong, causes included.
-        reason: String,
-    },
-    /// The server did not answer the call in time.
-    #[error("discovery {address}: did not begin the stream in time")]
-    Silent {
-        /// The address.
-        address: String,
-    },
-    /// The server ended the stream with an error.
-    #[error("discovery {address}: {code:?}: {message}")]
-    Stream {
-        /// The address.
-        address: String,
-        /// gRPC code.
-        code: tonic::Code,
-        /// Its words.
-        message: String,
-    },
-    /// The server ended the stream.
-    #[error("discovery {address}: ended the stream")]
-    Ended {
-        /// The address.
-        address: String,
-    },
-}
-
-impl ClientError {
-    /// A bounded word for metrics.
-    #[must_use]
-    pub const fn category(&self) -> &'static str {
-        match self {
-            Self::File { .. } => "file",
-            Self::Token { .. } => "token",
-            Self::Address { .. } => "address",
-            Self::Connect { .. } => "connect",
-            Self::Silent { .. } => "silent",
-            Self::Stream { .. } => "stream",
-            Self::Ended { .. } => "ended",
-        }
-    }
-}
 
 /// The client. [`Client::run`] it on any tokio runtime; dropping the future ends it.
 #[derive(Debug)]
