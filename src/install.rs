@@ -59,7 +59,10 @@ pub(crate) struct Args {
 
 /// Installs; the exit code says whether everything works.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let images = Images { registry: args.registry.trim_end_matches('/').to_owned(), tag: args.tag.clone() };
+    let images = Images {
+        registry: args.registry.trim_end_matches('/').to_owned(),
+        tag: args.tag.clone(),
+    };
     if args.dry_run {
         print_objects(&args, &images)?;
         return Ok(ExitCode::SUCCESS);
@@ -104,7 +107,12 @@ impl<'a> Installation<'a> {
     async fn steps(args: &'a Args, images: &'a Images, progress: &'a mut Progress) -> Result<(), Failure> {
         progress.start("cluster");
         let cluster = Cluster::connect().await?;
-        let mut installation = Self { args, images, cluster, progress };
+        let mut installation = Self {
+            args,
+            images,
+            cluster,
+            progress,
+        };
         installation.crds().await?;
         installation.operator().await?;
         installation.mesh().await?;
@@ -127,14 +135,24 @@ impl<'a> Installation<'a> {
             let name = applied.name_any();
             self.progress.spin(&name);
             loop {
-                let found = crds.get(&name).await.map_err(|error| refused("a CRD cannot be read", &error))?;
+                let found = crds
+                    .get(&name)
+                    .await
+                    .map_err(|error| refused("a CRD cannot be read", &error))?;
                 let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
-                if conditions.iter().any(|c| c.type_ == "Established" && c.status == "True") {
+                if conditions
+                    .iter()
+                    .any(|c| c.type_ == "Established" && c.status == "True")
+                {
                     break;
                 }
                 if Instant::now() > deadline {
                     let why = conditions.iter().find_map(|c| c.message.clone()).unwrap_or_default();
-                    return Err(Failure::new(format!("CRD {name} is not served"), why, "see kubectl describe crd"));
+                    return Err(Failure::new(
+                        format!("CRD {name} is not served"),
+                        why,
+                        "see kubectl describe crd",
+                    ));
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -158,18 +176,36 @@ impl<'a> Installation<'a> {
     async fn mesh(&mut self) -> Result<(), Failure> {
         self.progress.start("mesh");
         let deadline = self.deadline();
-        let Args { namespace, name, profile, .. } = self.args;
+        let Args {
+            namespace,
+            name,
+            profile,
+            ..
+        } = self.args;
         let mut generation = 0;
         for object in manifests::mesh(namespace, name, profile) {
-            generation = self.cluster.apply(&object, deadline).await?.metadata.generation.unwrap_or_default();
+            generation = self
+                .cluster
+                .apply(&object, deadline)
+                .await?
+                .metadata
+                .generation
+                .unwrap_or_default();
         }
         let api: Api<ServiceMeshControlPlane> = Api::namespaced(self.cluster.client.clone(), namespace);
         let mut patience = wait::Patience::default();
         loop {
-            let mesh = api.get(name).await.map_err(|error| refused("the mesh cannot be read", &error))?;
+            let mesh = api
+                .get(name)
+                .await
+                .map_err(|error| refused("the mesh cannot be read", &error))?;
             let status = mesh.status.unwrap_or_default();
             let current = status.observed_generation.is_some_and(|seen| seen >= generation);
-            let count = status.annotations.as_ref().and_then(|a| a.get("readyComponentCount")).cloned();
+            let count = status
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get("readyComponentCount"))
+                .cloned();
             let count = count.unwrap_or_default();
             let ready = condition(status.conditions.as_deref(), ConditionType::Ready).filter(|_| current);
             if ready.is_some_and(|c| c.status == ConditionStatus::True) {
@@ -178,11 +214,20 @@ impl<'a> Installation<'a> {
                 self.progress.done(&format!("ready {count}"), &detail);
                 return Ok(());
             }
-            let why = ready.and_then(|c| c.message.clone()).unwrap_or_else(|| "the operator looks at it".to_owned());
+            let why = ready
+                .and_then(|c| c.message.clone())
+                .unwrap_or_else(|| "the operator looks at it".to_owned());
             let reason = ready.and_then(|c| c.reason);
             self.progress.note(&format!("{count} {why}"));
-            if matches!(reason, Some(ConditionReason::ValidationError | ConditionReason::ErrMultipleSmcps)) {
-                return Err(Failure::new("the operator refuses the mesh", why, "change what the message names"));
+            if matches!(
+                reason,
+                Some(ConditionReason::ValidationError | ConditionReason::ErrMultipleSmcps)
+            ) {
+                return Err(Failure::new(
+                    "the operator refuses the mesh",
+                    why,
+                    "change what the message names",
+                ));
             }
             let client = &self.cluster.client;
             let pods = wait::pods(client, namespace, &format!("maistra.io/owner={namespace}")).await;
@@ -203,23 +248,43 @@ impl<'a> Installation<'a> {
         let Some(service) = found.map_err(|error| refused("the gateway cannot be read", &error))? else {
             return Ok(());
         };
-        let balanced = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
-        let balanced = balanced.into_iter().flatten().find_map(|i| i.ip.clone().or_else(|| i.hostname.clone()));
+        let balanced = service
+            .status
+            .as_ref()
+            .and_then(|s| s.load_balancer.as_ref())
+            .and_then(|l| l.ingress.as_ref());
+        let balanced = balanced
+            .into_iter()
+            .flatten()
+            .find_map(|i| i.ip.clone().or_else(|| i.hostname.clone()));
         let spec = service.spec.unwrap_or_default();
-        let http = spec.ports.iter().flatten().find(|p| matches!(p.name.as_deref(), Some("http2" | "http")));
+        let http = spec
+            .ports
+            .iter()
+            .flatten()
+            .find(|p| matches!(p.name.as_deref(), Some("http2" | "http")));
         let address = match (balanced, http.and_then(|port| port.node_port)) {
             (Some(address), _) => format!("http://{address}"),
             (None, Some(port)) => {
                 let nodes = Api::<Node>::all(client).list(&ListParams::default()).await;
-                let nodes = nodes.map_err(|error| refused("the nodes cannot be listed", &error))?.items;
+                let nodes = nodes
+                    .map_err(|error| refused("the nodes cannot be listed", &error))?
+                    .items;
                 let Some(address) = nodes.iter().find_map(address) else {
                     self.progress.done("node port", &port.to_string());
                     return Ok(());
                 };
-                if address.contains(':') { format!("http://[{address}]:{port}") } else { format!("http://{address}:{port}") }
+                if address.contains(':') {
+                    format!("http://[{address}]:{port}")
+                } else {
+                    format!("http://{address}:{port}")
+                }
             }
             (None, None) => {
-                let command = format!("kubectl port-forward -n {} service/istio-ingressgateway 8080:80", self.args.namespace);
+                let command = format!(
+                    "kubectl port-forward -n {} service/istio-ingressgateway 8080:80",
+                    self.args.namespace
+                );
                 self.progress.done("inside only", &command);
                 return Ok(());
             }
@@ -232,18 +297,34 @@ impl<'a> Installation<'a> {
 /// The address under which a node that works is reached.
 fn address(node: &Node) -> Option<String> {
     let status = node.status.as_ref()?;
-    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let ready = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True");
     let addresses = status.addresses.iter().flatten();
-    addresses.filter(|_| ready).find(|a| a.type_ == "InternalIP").map(|a| a.address.clone())
+    addresses
+        .filter(|_| ready)
+        .find(|a| a.type_ == "InternalIP")
+        .map(|a| a.address.clone())
 }
 
 fn condition(conditions: Option<&[Condition]>, kind: ConditionType) -> Option<&Condition> {
-    conditions.into_iter().flatten().find(|condition| condition.kind == kind)
+    conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.kind == kind)
 }
 
 /// What is built in is tested; if it were wrong after all, this would say so.
 fn built_in<T>(read: anyhow::Result<T>) -> Result<T, Failure> {
-    read.map_err(|error| Failure::new("a built-in manifest is wrong", format!("{error:#}"), "report it as a bug"))
+    read.map_err(|error| {
+        Failure::new(
+            "a built-in manifest is wrong",
+            format!("{error:#}"),
+            "report it as a bug",
+        )
+    })
 }
 
 /// `90s`, `5m`, `1h`.

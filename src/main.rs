@@ -45,7 +45,7 @@ enum Command {
     /// Run the operator, or print what it would make.
     Operator(operator::Args),
     /// Run the control plane (istiod).
-    Discovery(discovery::Args),
+    Discovery(Box<discovery::Args>),
     /// Print a completion script for a shell.
     Completion(completion::Args),
     /// Print the version.
@@ -84,7 +84,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Uninstall(args) => return uninstall::run(args).await,
         Command::Inject(args) => inject::run(args).await?,
         Command::Operator(args) => operator::run(args).await?,
-        Command::Discovery(args) => discovery::run(args).await?,
+        Command::Discovery(args) => discovery::run(*args).await?,
         Command::Completion(args) => completion::run(&args)?,
         Command::Version(args) => version::run(&args)?,
     }
@@ -94,11 +94,14 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// Logs go to standard error. `RUST_LOG` chooses what, `MIZZEN_LOG_FORMAT=json` how.
 fn start_logging(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::env::var("MIZZEN_LOG_FORMAT").is_ok_and(|format| format == "json") {
         logs.json().init();
     } else {
-        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init();
     }
 }
 

@@ -47,13 +47,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(Command::Plan(plan)) = args.command {
         return plan::run(&plan, &args.operator.settings());
     }
-    let client = Client::try_default().await.context("no cluster can be reached; check the kubeconfig")?;
+    let client = Client::try_default()
+        .await
+        .context("no cluster can be reached; check the kubeconfig")?;
     let stop = CancellationToken::new();
     tokio::spawn(on_signal(stop.clone()));
     let mut metrics = Registry::default();
     // Every replica answers reviews; the operator's readiness says that this one does.
-    let webhooks =
-        webhooks::start(client.clone(), &args.operator, args.webhook_listen, &mut metrics, stop.clone()).await?;
+    let webhooks = webhooks::start(
+        client.clone(),
+        &args.operator,
+        args.webhook_listen,
+        &mut metrics,
+        stop.clone(),
+    )
+    .await?;
     let outcome = mizzen_operator::run(client, args.operator, metrics, stop.clone()).await;
     stop.cancel();
     webhooks.await?;
@@ -62,7 +70,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn on_signal(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return };
+    let Ok(mut term) = signal(SignalKind::terminate()) else {
+        return;
+    };
     tokio::select! {
         _ = term.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

@@ -57,7 +57,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn steps(args: &Args, progress: &mut Progress) -> Result<(), Failure> {
     progress.start("cluster");
     let cluster = Cluster::connect().await?;
-    let mut removal = Removal { args, cluster, progress, left: Vec::new() };
+    let mut removal = Removal {
+        args,
+        cluster,
+        progress,
+        left: Vec::new(),
+    };
     removal.sample().await?;
     removal.mesh().await?;
     removal.operator().await?;
@@ -88,20 +93,27 @@ impl Removal<'_> {
     /// The objects of the sample that still say that install made them.
     async fn sample(&mut self) -> Result<(), Failure> {
         self.progress.start("sample");
-        let images = Images { registry: String::new(), tag: String::new() };
+        let images = Images {
+            registry: String::new(),
+            tag: String::new(),
+        };
         let sample = manifests::sample("tutorial", "", &images);
-        let sample = sample.map_err(|e| Failure::new("a built-in manifest is wrong", format!("{e:#}"), "report it as a bug"))?;
+        let sample =
+            sample.map_err(|e| Failure::new("a built-in manifest is wrong", format!("{e:#}"), "report it as a bug"))?;
         let mut removed = 0;
         for object in sample.objects.iter().rev() {
-            let Some(api) = self.cluster.api(object).await.map_err(|e| failed(&e))? else { continue };
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let Some(api) = self.cluster.api(object).await.map_err(|e| failed(&e))? else {
+                continue;
+            };
+            let name = manifests::text(object, "/metadata/name");
             let found = api.get_opt(name).await.map_err(|e| failed(&e))?;
             if found.is_some_and(|found| installed(&found)) && self.cluster.delete(object).await? {
                 removed += 1;
             }
         }
         if removed > 0 {
-            self.progress.done("removed", &format!("{removed} objects in {}", sample.namespace));
+            self.progress
+                .done("removed", &format!("{removed} objects in {}", sample.namespace));
         }
         Ok(())
     }
@@ -118,12 +130,17 @@ impl Removal<'_> {
             self.operator_webhooks().await?;
         }
         for mesh in &meshes {
-            let api: Api<ServiceMeshControlPlane> = Api::namespaced(client.clone(), &mesh.namespace().unwrap_or_default());
+            let api: Api<ServiceMeshControlPlane> =
+                Api::namespaced(client.clone(), &mesh.namespace().unwrap_or_default());
             ignore_missing(api.delete(&mesh.name_any(), &DeleteParams::default()).await)?;
         }
         let purge = self.args.purge;
-        for roll in rolls.iter().filter(|roll| purge || roll.labels().contains_key(INSTALLED)) {
-            let api: Api<ServiceMeshMemberRoll> = Api::namespaced(client.clone(), &roll.namespace().unwrap_or_default());
+        for roll in rolls
+            .iter()
+            .filter(|roll| purge || roll.labels().contains_key(INSTALLED))
+        {
+            let api: Api<ServiceMeshMemberRoll> =
+                Api::namespaced(client.clone(), &roll.namespace().unwrap_or_default());
             ignore_missing(api.delete(&roll.name_any(), &DeleteParams::default()).await)?;
         }
         let gone = operator && self.wait_for_meshes(&client).await?;
@@ -136,17 +153,27 @@ impl Removal<'_> {
             strip_finalizer(&client, &roll).await?;
         }
         for mesh in &meshes {
-            self.leftovers(&client, &mesh.namespace().unwrap_or_default(), &mesh.name_any()).await?;
+            self.leftovers(&client, &mesh.namespace().unwrap_or_default(), &mesh.name_any())
+                .await?;
         }
         let mut namespaces: BTreeSet<String> = meshes.iter().filter_map(ResourceExt::namespace).collect();
         let api: Api<Namespace> = Api::all(client.clone());
         let made = ListParams::default().labels(&format!("{INSTALLED}={INSTALLER}"));
-        namespaces.extend(api.list(&made).await.map_err(|e| failed(&e))?.items.iter().map(ResourceExt::name_any));
+        namespaces.extend(
+            api.list(&made)
+                .await
+                .map_err(|e| failed(&e))?
+                .items
+                .iter()
+                .map(ResourceExt::name_any),
+        );
         for namespace in &namespaces {
             self.namespace(&client, namespace).await?;
         }
-        let names: Vec<_> =
-            meshes.iter().map(|m| format!("{}/{}", m.namespace().unwrap_or_default(), m.name_any())).collect();
+        let names: Vec<_> = meshes
+            .iter()
+            .map(|m| format!("{}/{}", m.namespace().unwrap_or_default(), m.name_any()))
+            .collect();
         if names.is_empty() {
             self.progress.done("none", "");
         } else {
@@ -158,7 +185,10 @@ impl Removal<'_> {
     async fn operator_works(&self) -> bool {
         let api: Api<Deployment> = Api::namespaced(self.client(), OPERATOR_NAMESPACE);
         let found = api.get_opt("mizzen-operator").await.ok().flatten();
-        found.and_then(|d| d.status).and_then(|s| s.available_replicas).is_some_and(|n| n > 0)
+        found
+            .and_then(|d| d.status)
+            .and_then(|s| s.available_replicas)
+            .is_some_and(|n| n > 0)
     }
 
     /// Whether the operator removed all meshes in time.
@@ -185,7 +215,12 @@ impl Removal<'_> {
         let mut owned = apply::owned(client, labels::OWNER).await.map_err(wrong)?;
         owned.sort_by_key(|id| !id.kind.ends_with("WebhookConfiguration"));
         for id in owned {
-            if apply::fetch(client, &id).await.map_err(wrong)?.as_ref().is_some_and(drift::is_ours) {
+            if apply::fetch(client, &id)
+                .await
+                .map_err(wrong)?
+                .as_ref()
+                .is_some_and(drift::is_ours)
+            {
                 apply::delete(client, &id).await.map_err(wrong)?;
             }
         }
@@ -194,7 +229,10 @@ impl Removal<'_> {
         for namespace in namespaces.list(&members).await.map_err(|e| failed(&e))? {
             let name = namespace.name_any();
             let patch = json!({ "metadata": { "labels": { (labels::MEMBER_OF): null } } });
-            namespaces.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(|e| failed(&e))?;
+            namespaces
+                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .map_err(|e| failed(&e))?;
             let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &name);
             let bundle = maps.get_opt("istio-ca-root-cert").await.map_err(|e| failed(&e))?;
             if bundle.is_some_and(|bundle| bundle.labels().contains_key(labels::MEMBER_OF)) {
@@ -224,9 +262,12 @@ impl Removal<'_> {
     /// Removes a namespace that install made, unless something of the user's is in it.
     async fn namespace(&mut self, client: &Client, name: &str) -> Result<(), Failure> {
         let api: Api<Namespace> = Api::all(client.clone());
-        let Some(found) = api.get_opt(name).await.map_err(|e| failed(&e))? else { return Ok(()) };
-        if !found.labels().get(INSTALLED).is_some_and(|by| by == INSTALLER) {
-            self.left.push((format!("namespace {name}"), "install did not make it".to_owned()));
+        let Some(found) = api.get_opt(name).await.map_err(|e| failed(&e))? else {
+            return Ok(());
+        };
+        if found.labels().get(INSTALLED).is_none_or(|by| by != INSTALLER) {
+            self.left
+                .push((format!("namespace {name}"), "install did not make it".to_owned()));
             return Ok(());
         }
         let users = users_objects(client, name).await?;
@@ -249,7 +290,10 @@ impl Removal<'_> {
 
     async fn operator(&mut self) -> Result<(), Failure> {
         self.progress.start("operator");
-        let images = Images { registry: String::new(), tag: String::new() };
+        let images = Images {
+            registry: String::new(),
+            tag: String::new(),
+        };
         let objects = manifests::operator(&images)
             .map_err(|e| Failure::new("a built-in manifest is wrong", format!("{e:#}"), "report it as a bug"))?;
         let mut was_there = false;
@@ -259,7 +303,10 @@ impl Removal<'_> {
         // It may have put them back until it ended.
         self.gone("mizzen-operator").await?;
         self.operator_webhooks().await?;
-        self.progress.done(if was_there { "removed" } else { "none" }, if was_there { OPERATOR_NAMESPACE } else { "" });
+        self.progress.done(
+            if was_there { "removed" } else { "none" },
+            if was_there { OPERATOR_NAMESPACE } else { "" },
+        );
         Ok(())
     }
 
@@ -269,7 +316,11 @@ impl Removal<'_> {
         while api.get_opt(namespace).await.map_err(|e| failed(&e))?.is_some() {
             if Instant::now() > deadline {
                 let remedy = format!("see what holds it: kubectl describe namespace {namespace}");
-                return Err(Failure::new(format!("namespace {namespace} does not go"), "it is still there", remedy));
+                return Err(Failure::new(
+                    format!("namespace {namespace} does not go"),
+                    "it is still there",
+                    remedy,
+                ));
             }
             self.progress.note(&format!("namespace {namespace} goes"));
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -286,8 +337,10 @@ impl Removal<'_> {
             .map_err(|e| Failure::new("a built-in manifest is wrong", format!("{e:#}"), "report it as a bug"))?;
         let (mut removed, mut kept) = (Vec::new(), 0);
         for object in built_in {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            let Some(crd) = api.get_opt(name).await.map_err(|e| failed(&e))? else { continue };
+            let name = manifests::text(&object, "/metadata/name");
+            let Some(crd) = api.get_opt(name).await.map_err(|e| failed(&e))? else {
+                continue;
+            };
             let objects = objects_of(&client, &crd).await?;
             if objects.is_empty() || self.args.purge {
                 ignore_missing(api.delete(name, &DeleteParams::default()).await)?;
@@ -295,7 +348,10 @@ impl Removal<'_> {
             } else {
                 kept += 1;
                 let why = "they are yours; with --purge they go too".to_owned();
-                self.left.push((format!("{} {}", objects.len(), crd.spec.names.kind), format!("{} ({why})", objects.join(", "))));
+                self.left.push((
+                    format!("{} {}", objects.len(), crd.spec.names.kind),
+                    format!("{} ({why})", objects.join(", ")),
+                ));
             }
         }
         let deadline = Instant::now() + self.args.timeout;
@@ -303,14 +359,22 @@ impl Removal<'_> {
             while api.get_opt(name).await.map_err(|e| failed(&e))?.is_some() {
                 if Instant::now() > deadline {
                     let remedy = format!("see what holds it: kubectl get crd {name} -o yaml");
-                    return Err(Failure::new(format!("CRD {name} does not go"), "it is still there", remedy));
+                    return Err(Failure::new(
+                        format!("CRD {name} does not go"),
+                        "it is still there",
+                        remedy,
+                    ));
                 }
                 self.progress.spin(name);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
         let removed = removed.len();
-        let detail = if kept > 0 { format!("{kept} stay, since there are objects of them") } else { String::new() };
+        let detail = if kept > 0 {
+            format!("{kept} stay, since there are objects of them")
+        } else {
+            String::new()
+        };
         self.progress.done(&format!("removed {removed}"), &detail);
         Ok(())
     }
@@ -342,7 +406,10 @@ where
     }
     let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     let patch = json!({ "metadata": { "finalizers": finalizers } });
-    ignore_missing(api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await)
+    ignore_missing(
+        api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+            .await,
+    )
 }
 
 fn ignore_missing<T>(done: Result<T, kube::Error>) -> Result<(), Failure> {
@@ -355,7 +422,9 @@ fn ignore_missing<T>(done: Result<T, kube::Error>) -> Result<(), Failure> {
 
 /// `namespace/name` of every object of a CRD.
 async fn objects_of(client: &Client, crd: &CustomResourceDefinition) -> Result<Vec<String>, Failure> {
-    let Some(version) = crd.spec.versions.iter().find(|v| v.served) else { return Ok(Vec::new()) };
+    let Some(version) = crd.spec.versions.iter().find(|v| v.served) else {
+        return Ok(Vec::new());
+    };
     let resource = ApiResource {
         group: crd.spec.group.clone(),
         version: version.name.clone(),
@@ -364,9 +433,17 @@ async fn objects_of(client: &Client, crd: &CustomResourceDefinition) -> Result<V
         plural: crd.spec.names.plural.clone(),
     };
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let objects = api.list_metadata(&ListParams::default()).await.map_err(|e| failed(&e))?.items;
-    let alive = objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none());
-    Ok(alive.map(|o| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any())).collect())
+    let objects = api
+        .list_metadata(&ListParams::default())
+        .await
+        .map_err(|e| failed(&e))?
+        .items;
+    let alive = objects
+        .iter()
+        .filter(|object| object.metadata.deletion_timestamp.is_none());
+    Ok(alive
+        .map(|o| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any()))
+        .collect())
 }
 
 /// What users have in a namespace: what runs there, what it needs, and the mesh's kinds.
@@ -374,7 +451,13 @@ async fn users_objects(client: &Client, namespace: &str) -> Result<Vec<String>, 
     let mut found = Vec::new();
     names::<Deployment>(client, namespace, |_| true, &mut found).await?;
     names::<Service>(client, namespace, |_| true, &mut found).await?;
-    names::<ConfigMap>(client, namespace, |o| !matches!(o, "kube-root-ca.crt" | "istio-ca-root-cert"), &mut found).await?;
+    names::<ConfigMap>(
+        client,
+        namespace,
+        |o| !matches!(o, "kube-root-ca.crt" | "istio-ca-root-cert"),
+        &mut found,
+    )
+    .await?;
     names::<Secret>(client, namespace, |_| true, &mut found).await?;
     for roll in list::<ServiceMeshMemberRoll>(client).await? {
         if roll.namespace().as_deref() == Some(namespace) && roll.metadata.deletion_timestamp.is_none() {
@@ -418,10 +501,13 @@ async fn names<K>(
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
-    let objects = Api::<K>::namespaced(client.clone(), namespace).list_metadata(&ListParams::default()).await;
+    let objects = Api::<K>::namespaced(client.clone(), namespace)
+        .list_metadata(&ListParams::default())
+        .await;
     for object in objects.map_err(|e| failed(&e))? {
         let name = object.name_any();
-        if object.metadata.deletion_timestamp.is_none() && counts(&name) && !object.labels().contains_key(labels::OWNER) {
+        if object.metadata.deletion_timestamp.is_none() && counts(&name) && !object.labels().contains_key(labels::OWNER)
+        {
             found.push(format!("{} {name}", K::kind(&())));
         }
     }

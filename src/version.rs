@@ -15,7 +15,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (program, mesh) = (env!("CARGO_PKG_VERSION"), mizzen_desired::VERSION);
     let mut out = std::io::stdout().lock();
     if args.output == "json" {
-        writeln!(out, "{}", serde_json::json!({ "mizzen": program, "controlPlane": mesh }))?;
+        writeln!(
+            out,
+            "{}",
+            serde_json::json!({ "mizzen": program, "controlPlane": mesh })
+        )?;
     } else {
         writeln!(out, "mizzen {program}, control plane {mesh}")?;
     }

@@ -48,8 +48,16 @@ pub const SINGLETON_NAME: &str = "default";
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut roll = ServiceMeshMemberRoll::crd();
     let mut member = ServiceMeshMember::crd();
-    rule(&mut roll, "self.metadata.name == 'default'", "a ServiceMeshMemberRoll must be named `default`");
-    rule(&mut member, "self.metadata.name == 'default'", "a ServiceMeshMember must be named `default`");
+    rule(
+        &mut roll,
+        "self.metadata.name == 'default'",
+        "a ServiceMeshMemberRoll must be named `default`",
+    );
+    rule(
+        &mut member,
+        "self.metadata.name == 'default'",
+        "a ServiceMeshMember must be named `default`",
+    );
     rule(
         &mut member,
         "self.spec.controlPlaneRef == oldSelf.spec.controlPlaneRef",
@@ -61,11 +69,14 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 fn rule(crd: &mut CustomResourceDefinition, rule: &str, message: &str) {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
-            schema.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
-                rule: rule.to_owned(),
-                message: Some(message.to_owned()),
-                ..ValidationRule::default()
-            });
+            schema
+                .x_kubernetes_validations
+                .get_or_insert_default()
+                .push(ValidationRule {
+                    rule: rule.to_owned(),
+                    message: Some(message.to_owned()),
+                    ..ValidationRule::default()
+                });
         }
     }
 }

@@ -25,31 +25,51 @@ impl Cluster {
             .await
             .map_err(|error| Failure::new("no cluster is configured", error.to_string(), remedy))?;
         match tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await {
-            Ok(Ok(_)) => Ok(Self { client, kinds: BTreeMap::new() }),
+            Ok(Ok(_)) => Ok(Self {
+                client,
+                kinds: BTreeMap::new(),
+            }),
             Ok(Err(error)) => Err(Failure::new("the cluster cannot be reached", error.to_string(), remedy)),
-            Err(_) => Err(Failure::new("the cluster cannot be reached", "it does not answer within 10 s", remedy)),
+            Err(_) => Err(Failure::new(
+                "the cluster cannot be reached",
+                "it does not answer within 10 s",
+                remedy,
+            )),
         }
     }
 
     /// How the cluster names a kind; None if it does not have it.
     pub(crate) async fn api(&mut self, object: &Value) -> Result<Option<Api<DynamicObject>>, kube::Error> {
-        let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |path: &str| {
+            object
+                .pointer(path)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let key = (text("/apiVersion"), text("/kind"));
         if !self.kinds.contains_key(&key) {
             let (group, version) = key.0.split_once('/').unwrap_or(("", &key.0));
             match oneshot::pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, &key.1)).await {
                 Ok((resource, capabilities)) => {
-                    self.kinds.insert(key.clone(), (resource, capabilities.scope == Scope::Namespaced));
+                    self.kinds
+                        .insert(key.clone(), (resource, capabilities.scope == Scope::Namespaced));
                 }
                 Err(kube::Error::Discovery(_)) => return Ok(None),
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
-        let Some((resource, namespaced)) = self.kinds.get(&key) else { return Ok(None) };
+        let Some((resource, namespaced)) = self.kinds.get(&key) else {
+            return Ok(None);
+        };
         Ok(Some(if *namespaced {
             let namespace = text("/metadata/namespace");
-            let namespace = if namespace.is_empty() { "default".to_owned() } else { namespace };
+            let namespace = if namespace.is_empty() {
+                "default".to_owned()
+            } else {
+                namespace
+            };
             Api::namespaced_with(self.client.clone(), &namespace, resource)
         } else {
             Api::all_with(self.client.clone(), resource)
@@ -58,7 +78,11 @@ impl Cluster {
 
     /// Server-side apply. A webhook or a kind that is not there yet is waited for until `deadline`.
     pub(crate) async fn apply(&mut self, object: &Value, deadline: Instant) -> Result<DynamicObject, Failure> {
-        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name = object
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         let params = PatchParams::apply(FIELD_MANAGER).force();
         loop {
             let applied = match self.api(object).await {
@@ -69,7 +93,11 @@ impl Cluster {
                 }
                 Ok(None) => {
                     let what = format!("{} cannot be applied", describe(object));
-                    return Err(Failure::new(what, "the cluster does not have this kind", "see whether its CRD is there: kubectl get crd"));
+                    return Err(Failure::new(
+                        what,
+                        "the cluster does not have this kind",
+                        "see whether its CRD is there: kubectl get crd",
+                    ));
                 }
                 Err(error) => Err(error),
             };
@@ -89,8 +117,13 @@ impl Cluster {
     /// Deletes the object. Returns whether it was there.
     pub(crate) async fn delete(&mut self, object: &Value) -> Result<bool, Failure> {
         let what = || format!("{} cannot be deleted", describe(object));
-        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        let Some(api) = self.api(object).await.map_err(|error| refused(&what(), &error))? else { return Ok(false) };
+        let name = object
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let Some(api) = self.api(object).await.map_err(|error| refused(&what(), &error))? else {
+            return Ok(false);
+        };
         match api.delete(name, &DeleteParams::background()).await {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
@@ -111,11 +144,15 @@ pub(crate) fn describe(object: &Value) -> String {
 /// An answer of the API server as a failure with a remedy.
 pub(crate) fn refused(what: &str, error: &kube::Error) -> Failure {
     let (why, remedy) = match error {
-        kube::Error::Api(status) if status.is_forbidden() => {
-            (status.message.clone(), "use a kubeconfig whose user may do this; installing needs cluster-admin or its like")
-        }
+        kube::Error::Api(status) if status.is_forbidden() => (
+            status.message.clone(),
+            "use a kubeconfig whose user may do this; installing needs cluster-admin or its like",
+        ),
         kube::Error::Api(status) if status.is_invalid() => (status.message.clone(), "correct what the message names"),
-        kube::Error::Api(status) => (status.message.clone(), "do what the message says, then run the command again"),
+        kube::Error::Api(status) => (
+            status.message.clone(),
+            "do what the message says, then run the command again",
+        ),
         other => (other.to_string(), "see whether the cluster answers: kubectl get nodes"),
     };
     Failure::new(what, why, remedy)

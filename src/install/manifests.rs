@@ -68,13 +68,21 @@ pub(crate) fn operator(images: &Images) -> anyhow::Result<Vec<Value>> {
     let mut objects = parse(&OPERATOR)?;
     for object in &mut objects {
         rename_images(object, images);
-        let containers = object.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut);
-        for variable in containers.into_iter().flatten().filter_map(|c| c["env"].as_array_mut()).flatten() {
-            match variable["name"].as_str() {
-                Some("MIZZEN_IMAGE_REGISTRY") => variable["value"] = json!(images.registry),
-                Some("MIZZEN_IMAGE_TAG") => variable["value"] = json!(images.tag),
-                _ => {}
-            }
+        let containers = object
+            .pointer_mut("/spec/template/spec/containers")
+            .and_then(Value::as_array_mut);
+        let variables = containers
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c.get_mut("env")?.as_array_mut())
+            .flatten();
+        for variable in variables {
+            let value = match text(variable, "/name") {
+                "MIZZEN_IMAGE_REGISTRY" => json!(images.registry),
+                "MIZZEN_IMAGE_TAG" => json!(images.tag),
+                _ => continue,
+            };
+            set(variable, &["value"], value);
         }
     }
     Ok(objects)
@@ -87,9 +95,10 @@ pub(crate) fn mesh(namespace: &str, name: &str, profiles: &[String]) -> Vec<Valu
     if !profiles.iter().any(|profile| profile == "minimal") {
         let port = |name: &str, port: i32, target: i32| json!({ "name": name, "port": port, "targetPort": target });
         let mut http = port("http2", 80, 8080);
-        http["nodePort"] = json!(GATEWAY_NODE_PORT);
+        set(&mut http, &["nodePort"], json!(GATEWAY_NODE_PORT));
         let ports = [port("status-port", 15021, 15021), http, port("https", 443, 8443)];
-        spec["gateways"] = json!({ "ingress": { "service": { "type": "NodePort", "ports": ports } } });
+        let service = json!({ "type": "NodePort", "ports": ports });
+        set(&mut spec, &["gateways", "ingress", "service"], service);
     }
     vec![
         json!({
@@ -110,20 +119,43 @@ pub(crate) fn sample(name: &str, mesh_namespace: &str, images: &Images) -> anyho
     let (mut place, mut objects) = (Vec::new(), Vec::new());
     for mut object in parse(&TUTORIAL)? {
         rename_images(&mut object, images);
-        object["metadata"]["labels"][INSTALLED] = json!(INSTALLER);
-        match object["kind"].as_str() {
-            Some("Namespace") => place.push(object),
-            Some("ServiceMeshMemberRoll") => {
-                object["metadata"]["namespace"] = json!(mesh_namespace);
+        set(&mut object, &["metadata", "labels", INSTALLED], json!(INSTALLER));
+        match text(&object, "/kind") {
+            "Namespace" => place.push(object),
+            "ServiceMeshMemberRoll" => {
+                set(&mut object, &["metadata", "namespace"], json!(mesh_namespace));
                 place.push(object);
             }
             _ => {
-                object["metadata"]["namespace"] = json!(namespace);
+                set(&mut object, &["metadata", "namespace"], json!(namespace));
                 objects.push(object);
             }
         }
     }
-    Ok(Sample { namespace, place, objects })
+    Ok(Sample {
+        namespace,
+        place,
+        objects,
+    })
+}
+
+/// The text at a JSON pointer; empty if there is none.
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Sets a field, making the maps on the way to it.
+pub(crate) fn set(object: &mut Value, path: &[&str], value: Value) {
+    let Some((first, rest)) = path.split_first() else {
+        *object = value;
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    if let Some(map) = object.as_object_mut() {
+        set(map.entry(*first).or_insert(Value::Null), rest, value);
+    }
 }
 
 fn parse(files: &[&str]) -> anyhow::Result<Vec<Value>> {
@@ -140,8 +172,12 @@ fn rename_images(value: &mut Value, images: &Images) {
     match value {
         Value::Object(object) => {
             if let Some(Value::String(image)) = object.get_mut("image") {
-                let name = image.strip_prefix(BUILT_REGISTRY).and_then(|rest| rest.strip_prefix('/'));
-                let name = name.and_then(|rest| rest.strip_suffix(BUILT_TAG)).and_then(|rest| rest.strip_suffix(':'));
+                let name = image
+                    .strip_prefix(BUILT_REGISTRY)
+                    .and_then(|rest| rest.strip_prefix('/'));
+                let name = name
+                    .and_then(|rest| rest.strip_suffix(BUILT_TAG))
+                    .and_then(|rest| rest.strip_suffix(':'));
                 if let Some(name) = name {
                     *image = format!("{}/{name}:{}", images.registry, images.tag);
                 }
@@ -159,7 +195,10 @@ mod tests {
     use std::path::Path;
 
     fn images() -> Images {
-        Images { registry: "r.example/m".to_owned(), tag: "7".to_owned() }
+        Images {
+            registry: "r.example/m".to_owned(),
+            tag: "7".to_owned(),
+        }
     }
 
     #[test]
@@ -190,7 +229,11 @@ mod tests {
     #[test]
     fn the_operators_version_of_the_images_is_the_one_it_renders_with() {
         let registry = BUILT_REGISTRY.to_owned();
-        let unchanged = operator(&Images { registry, tag: BUILT_TAG.to_owned() }).unwrap();
+        let unchanged = operator(&Images {
+            registry,
+            tag: BUILT_TAG.to_owned(),
+        })
+        .unwrap();
         assert_eq!(unchanged, parse(&OPERATOR).unwrap());
     }
 

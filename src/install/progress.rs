@@ -37,7 +37,12 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(what: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), why: vec![why.into()], log: Vec::new(), remedy: remedy.into() }
+        Self {
+            what: what.into(),
+            why: vec![why.into()],
+            log: Vec::new(),
+            remedy: remedy.into(),
+        }
     }
 }
 
@@ -61,7 +66,13 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { output, bar, current: String::new(), last: String::new(), steps: Vec::new() }
+        Self {
+            output,
+            bar,
+            current: String::new(),
+            last: String::new(),
+            steps: Vec::new(),
+        }
     }
 
     /// A step starts.
@@ -97,7 +108,11 @@ impl Progress {
 
     /// The step ended well.
     pub(crate) fn done(&mut self, state: &str, detail: &str) {
-        self.steps.push(Step { step: self.current.clone(), state: state.to_owned(), detail: detail.to_owned() });
+        self.steps.push(Step {
+            step: self.current.clone(),
+            state: state.to_owned(),
+            detail: detail.to_owned(),
+        });
         self.line(&if detail.is_empty() {
             format!("{:<12}{state}", self.current)
         } else {
@@ -147,7 +162,8 @@ impl Progress {
     }
 
     fn document(&self, failure: Option<&Failure>) {
-        let document = serde_json::json!({ "steps": self.steps, "failed": failure.map(|_| &self.current), "failure": failure });
+        let document =
+            serde_json::json!({ "steps": self.steps, "failed": failure.map(|_| &self.current), "failure": failure });
         println!("{document:#}");
     }
 }

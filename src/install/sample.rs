@@ -18,7 +18,7 @@ pub(super) async fn install(installation: &mut Installation<'_>, name: &str) -> 
     let mesh_namespace = installation.args.namespace.clone();
     let sample = built_in(manifests::sample(name, &mesh_namespace, installation.images))?;
     for mut object in sample.place {
-        if object["kind"] == "ServiceMeshMemberRoll" {
+        if manifests::text(&object, "/kind") == "ServiceMeshMemberRoll" {
             keep_members(installation, &mut object).await?;
         }
         installation.cluster.apply(&object, deadline).await?;
@@ -31,8 +31,8 @@ pub(super) async fn install(installation: &mut Installation<'_>, name: &str) -> 
     let deployments: Vec<_> = sample
         .objects
         .iter()
-        .filter(|object| object["kind"] == "Deployment")
-        .filter_map(|object| object["metadata"]["name"].as_str())
+        .filter(|object| manifests::text(object, "/kind") == "Deployment")
+        .map(|object| manifests::text(object, "/metadata/name"))
         .collect();
     let client = installation.cluster.client.clone();
     for name in &deployments {
@@ -47,16 +47,29 @@ pub(super) async fn install(installation: &mut Installation<'_>, name: &str) -> 
 
 /// The roll is one list: members that it has already stay in it.
 async fn keep_members(installation: &Installation<'_>, roll: &mut Value) -> Result<(), Failure> {
-    let namespace = roll["metadata"]["namespace"].as_str().unwrap_or_default();
+    let namespace = manifests::text(roll, "/metadata/namespace");
     let api: Api<ServiceMeshMemberRoll> = Api::namespaced(installation.cluster.client.clone(), namespace);
-    let found = api.get_opt(SINGLETON_NAME).await.map_err(|error| refused("the member roll cannot be read", &error))?;
+    let found = api
+        .get_opt(SINGLETON_NAME)
+        .await
+        .map_err(|error| refused("the member roll cannot be read", &error))?;
     let Some(found) = found else { return Ok(()) };
-    let wanted = roll["spec"]["members"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    let wanted = roll
+        .pointer("/spec/members")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned);
     let members: BTreeSet<String> = found.spec.members.into_iter().flatten().chain(wanted).collect();
-    roll["spec"]["members"] = json!(members);
+    manifests::set(roll, &["spec", "members"], json!(members));
     // A roll that was there before is the user's, and is not removed with the sample.
-    if let Some(labels) = roll["metadata"]["labels"].as_object_mut()
-        && !found.metadata.labels.unwrap_or_default().contains_key(manifests::INSTALLED)
+    if let Some(labels) = roll.pointer_mut("/metadata/labels").and_then(Value::as_object_mut)
+        && !found
+            .metadata
+            .labels
+            .unwrap_or_default()
+            .contains_key(manifests::INSTALLED)
     {
         labels.remove(manifests::INSTALLED);
     }
@@ -68,12 +81,19 @@ async fn joined(installation: &mut Installation<'_>, namespace: &str, deadline: 
     let api: Api<Namespace> = Api::all(installation.cluster.client.clone());
     let mesh = installation.args.namespace.clone();
     loop {
-        let found = api.get(namespace).await.map_err(|error| refused("the namespace cannot be read", &error))?;
+        let found = api
+            .get(namespace)
+            .await
+            .map_err(|error| refused("the namespace cannot be read", &error))?;
         match found.labels().get("maistra.io/member-of") {
             Some(of) if *of == mesh => return Ok(()),
             Some(of) => {
                 let why = format!("namespace {namespace} belongs to the mesh of namespace {of}");
-                return Err(Failure::new("the sample cannot join the mesh", why, "take it out of the other mesh first"));
+                return Err(Failure::new(
+                    "the sample cannot join the mesh",
+                    why,
+                    "take it out of the other mesh first",
+                ));
             }
             None => {}
         }
@@ -91,8 +111,16 @@ async fn joined(installation: &mut Installation<'_>, namespace: &str, deadline: 
 async fn containers(installation: &Installation<'_>, namespace: &str) -> Result<String, Failure> {
     let api: Api<Pod> = Api::namespaced(installation.cluster.client.clone(), namespace);
     let params = ListParams::default().fields("status.phase=Running");
-    let pods = api.list(&params).await.map_err(|error| refused("the pods cannot be listed", &error))?.items;
-    let counts: BTreeSet<_> = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).map(count).collect();
+    let pods = api
+        .list(&params)
+        .await
+        .map_err(|error| refused("the pods cannot be listed", &error))?
+        .items;
+    let counts: BTreeSet<_> = pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .map(count)
+        .collect();
     let texts: Vec<_> = counts.iter().map(|(ready, all)| format!("{ready}/{all}")).collect();
     Ok(texts.join(", "))
 }
@@ -107,8 +135,13 @@ fn count(pod: &Pod) -> (usize, usize) {
         .map(|container| container.name.as_str())
         .collect();
     let all = spec.map_or(0, |spec| spec.containers.len()) + sidecars.len();
-    let main = status.iter().flat_map(|status| status.container_statuses.iter().flatten()).filter(|c| c.ready);
-    let init = status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    let main = status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten())
+        .filter(|c| c.ready);
+    let init = status
+        .iter()
+        .flat_map(|status| status.init_container_statuses.iter().flatten());
     let init = init.filter(|c| c.ready && sidecars.contains(c.name.as_str()));
     (main.count() + init.count(), all)
 }

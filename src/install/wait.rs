@@ -43,7 +43,10 @@ pub(crate) async fn deployment(
     let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let mut patience = Patience::default();
     loop {
-        let found = api.get(name).await.map_err(|error| refused(&format!("Deployment {name} cannot be read"), &error))?;
+        let found = api
+            .get(name)
+            .await
+            .map_err(|error| refused(&format!("Deployment {name} cannot be read"), &error))?;
         let why = match readiness::deployment(&serde_json::to_value(&found).unwrap_or_default()) {
             Ok(()) => return Ok(()),
             Err(why) => why,
@@ -61,21 +64,34 @@ pub(crate) async fn deployment(
 
 /// The pods of a Deployment.
 async fn pods_of(client: &Client, namespace: &str, deployment: &Deployment) -> Vec<Pod> {
-    let labels = deployment.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone()).unwrap_or_default();
-    let selector = labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
+    let labels = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.match_labels.clone())
+        .unwrap_or_default();
+    let selector = labels
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect::<Vec<_>>()
+        .join(",");
     pods(client, namespace, &selector).await
 }
 
 /// Pods by their labels; none if they cannot be listed.
 pub(crate) async fn pods(client: &Client, namespace: &str, selector: &str) -> Vec<Pod> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    api.list(&ListParams::default().labels(selector)).await.map(|list| list.items).unwrap_or_default()
+    api.list(&ListParams::default().labels(selector))
+        .await
+        .map(|list| list.items)
+        .unwrap_or_default()
 }
 
 /// Whether a pod is in a state that time alone seldom ends.
 pub(crate) fn hopeless(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
-    let containers = status.iter().flat_map(|s| s.init_container_statuses.iter().chain(&s.container_statuses).flatten());
+    let containers = status
+        .iter()
+        .flat_map(|s| s.init_container_statuses.iter().chain(&s.container_statuses).flatten());
     containers.into_iter().any(|container| {
         let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
         matches!(
@@ -88,7 +104,10 @@ pub(crate) fn hopeless(pod: &Pod) -> bool {
 /// A failure with what the pods say and the last lines of the first one that has any.
 pub(crate) async fn explain(client: &Client, namespace: &str, what: String, why: String, pods: &[Pod]) -> Failure {
     let mut failure = Failure::new(what, why, "");
-    let broken: Vec<_> = pods.iter().filter_map(|pod| Some((pod, readiness::pod(pod)?))).collect();
+    let broken: Vec<_> = pods
+        .iter()
+        .filter_map(|pod| Some((pod, readiness::pod(pod)?)))
+        .collect();
     failure.why.extend(broken.iter().map(|(_, reason)| reason.clone()));
     for (pod, _) in &broken {
         failure.log = last_lines(client, namespace, pod).await;
@@ -111,8 +130,14 @@ pub(crate) async fn explain(client: &Client, namespace: &str, what: String, why:
 /// The last lines of the container of a pod that is not ready; of its previous run if it keeps ending.
 async fn last_lines(client: &Client, namespace: &str, pod: &Pod) -> Vec<String> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let Some(status) = pod.status.as_ref() else { return Vec::new() };
-    let mut containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let Some(status) = pod.status.as_ref() else {
+        return Vec::new();
+    };
+    let mut containers = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten();
     let Some(container) = containers.find(|c| !c.ready && (c.restart_count > 0 || c.started == Some(true))) else {
         return Vec::new();
     };

@@ -20,9 +20,12 @@ pub(crate) struct Args {
 /// Prints the plan of every ServiceMeshControlPlane in the file.
 pub(super) fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     let text = read(&args.filename)?;
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
-        .with_context(|| format!("{} is not YAML", args.filename.display()))?;
-    let meshes: Vec<_> = documents.iter().filter(|d| d["kind"] == "ServiceMeshControlPlane").collect();
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(&text).with_context(|| format!("{} is not YAML", args.filename.display()))?;
+    let meshes: Vec<_> = documents
+        .iter()
+        .filter(|d| d.get("kind").is_some_and(|kind| kind == "ServiceMeshControlPlane"))
+        .collect();
     if meshes.is_empty() {
         bail!("{} holds no ServiceMeshControlPlane", args.filename.display());
     }
@@ -47,7 +50,11 @@ fn plan(mesh: &Value, settings: &Settings) -> anyhow::Result<String> {
         text.push_str(&format!("# accepted, and not yet acted on: {field}\n"));
     }
     for manifest in valid.manifests() {
-        text.push_str(&format!("---\n# {}\n{}", manifest.component(), serde_saphyr::to_string(manifest.body())?));
+        text.push_str(&format!(
+            "---\n# {}\n{}",
+            manifest.component(),
+            serde_saphyr::to_string(manifest.body())?
+        ));
     }
     Ok(text)
 }
@@ -55,7 +62,9 @@ fn plan(mesh: &Value, settings: &Settings) -> anyhow::Result<String> {
 fn read(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("standard input cannot be read")?;
     } else {
         text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
     }
@@ -85,7 +94,11 @@ mod tests {
         assert!(text.starts_with("# accepted, and not yet acted on: spec.tracing.sampling\n---\n"));
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         assert!(objects.len() > 12);
-        assert!(objects.iter().all(|o| o["metadata"]["namespace"] == "default" || o["metadata"]["namespace"].is_null()));
+        assert!(
+            objects
+                .iter()
+                .all(|o| o["metadata"]["namespace"] == "default" || o["metadata"]["namespace"].is_null())
+        );
     }
 
     // B1, B3: operator and injector agree on the words between them.
@@ -111,7 +124,10 @@ mod tests {
         let mesh = json!({"metadata": {"name": "basic", "namespace": "mesh"}, "spec": spec});
         let valid = ValidatedMesh::check_raw(&mesh, &settings()).unwrap();
         let manifests = valid.manifests();
-        let map = manifests.iter().find(|m| m.id().name == "istio-sidecar-injector-basic").unwrap();
+        let map = manifests
+            .iter()
+            .find(|m| m.id().name == "istio-sidecar-injector-basic")
+            .unwrap();
         let read = InjectConfig::from_json(map.body()["data"]["values"].as_str().unwrap()).unwrap();
         assert_eq!(read.revision, "basic");
         assert_eq!(read.mesh_namespace, "mesh");

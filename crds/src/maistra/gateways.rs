@@ -2,9 +2,7 @@
 
 use super::schema::{bare, bare_list, section, words};
 use super::{ComponentRuntimeConfig, ContainerConfig, MetadataConfig};
-use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, SecretVolumeSource, ServicePort, ServiceSpec, VolumeMount,
-};
+use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, SecretVolumeSource, ServicePort, ServiceSpec, VolumeMount};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

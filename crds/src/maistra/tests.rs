@@ -5,7 +5,11 @@ use serde_json::{Value, json};
 fn crds_fit_into_kubectls_annotation() {
     for crd in crds() {
         let size = serde_json::to_string(&crd).unwrap().len();
-        assert!(size < 200_000, "{} has {size} bytes; kubectl apply refuses 262144", crd.spec.names.kind);
+        assert!(
+            size < 200_000,
+            "{} has {size} bytes; kubectl apply refuses 262144",
+            crd.spec.names.kind
+        );
     }
 }
 
@@ -18,9 +22,17 @@ fn schemas_are_structural() {
             || object.contains_key("x-kubernetes-preserve-unknown-fields");
         assert!(typed, "{kind}: {path} has no type: {schema}");
         for forbidden in ["$ref", "oneOf", "allOf", "anyOf", "definitions", "uniqueItems"] {
-            assert!(!object.contains_key(forbidden), "{kind}: {path} has {forbidden}: {schema}");
+            assert!(
+                !object.contains_key(forbidden),
+                "{kind}: {path} has {forbidden}: {schema}"
+            );
         }
-        for (name, child) in object.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        for (name, child) in object
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
             walk(&format!("{path}.{name}"), child, kind);
         }
         for nested in ["items", "additionalProperties"] {
@@ -59,7 +71,10 @@ fn a_control_plane_survives_a_round_trip() {
 #[test]
 fn readiness_is_always_written() {
     let status = serde_json::to_value(ControlPlaneStatus::default()).unwrap();
-    assert_eq!(status, json!({"readiness": {"components": {"ready": [], "unready": [], "pending": []}}}));
+    assert_eq!(
+        status,
+        json!({"readiness": {"components": {"ready": [], "unready": [], "pending": []}}})
+    );
 }
 
 #[test]
@@ -68,7 +83,14 @@ fn names_and_columns_are_those_users_know() {
     assert_eq!(smcp.spec.names.short_names, Some(vec!["smcp".to_owned()]));
     assert_eq!(smmr.spec.names.short_names, Some(vec!["smmr".to_owned()]));
     assert_eq!(smm.spec.names.categories, Some(vec!["maistra-io".to_owned()]));
-    let columns: Vec<_> =
-        smcp.spec.versions[0].additional_printer_columns.iter().flatten().map(|c| c.name.as_str()).collect();
-    assert_eq!(columns, ["Ready", "Status", "Profiles", "Version", "Age", "Image Registry"]);
+    let columns: Vec<_> = smcp.spec.versions[0]
+        .additional_printer_columns
+        .iter()
+        .flatten()
+        .map(|c| c.name.as_str())
+        .collect();
+    assert_eq!(
+        columns,
+        ["Ready", "Status", "Profiles", "Version", "Age", "Image Registry"]
+    );
 }

@@ -89,7 +89,9 @@ fn walk<'a>(value: &'a Value, path: &mut Vec<&'a str>, found: &mut Vec<String>) 
 
 fn covers(pattern: &str, path: &[&str]) -> bool {
     let mut steps = path.iter();
-    pattern.split('.').all(|want| steps.next().is_some_and(|have| want == "*" || want == *have))
+    pattern
+        .split('.')
+        .all(|want| steps.next().is_some_and(|have| want == "*" || want == *have))
 }
 
 #[cfg(test)]

@@ -12,7 +12,11 @@ pub(crate) fn name(text: &str) -> Result<(), Problem> {
         && text.chars().all(inner)
         && !text.starts_with('-')
         && !text.ends_with('-');
-    if ok { Ok(()) } else { Err(Problem::NotAName(text.to_owned())) }
+    if ok {
+        Ok(())
+    } else {
+        Err(Problem::NotAName(text.to_owned()))
+    }
 }
 
 /// A trust domain: the SPIFFE standard's characters.
@@ -33,12 +37,19 @@ pub(crate) fn registry(text: &str) -> Result<(), Problem> {
         && !text.contains("//")
         && !text.starts_with('/')
         && !text.ends_with('/');
-    if ok { Ok(()) } else { Err(Problem::NotARegistry(text.to_owned())) }
+    if ok {
+        Ok(())
+    } else {
+        Err(Problem::NotARegistry(text.to_owned()))
+    }
 }
 
 /// A port number; `least` is 0 where 0 means "off".
 pub(crate) fn port(number: i64, least: i64) -> Result<u16, Problem> {
-    u16::try_from(number).ok().filter(|_| number >= least).ok_or(Problem::NotAPort(number, least))
+    u16::try_from(number)
+        .ok()
+        .filter(|_| number >= least)
+        .ok_or(Problem::NotAPort(number, least))
 }
 
 /// A port written as text.
@@ -57,7 +68,11 @@ pub(crate) fn address_range(text: &str) -> Result<(), Problem> {
         let most = if address.is_ipv4() { 32 } else { 128 };
         (bits <= most).then_some(())
     });
-    if text == "*" || parsed.is_some() { Ok(()) } else { Err(Problem::NotAnAddressRange(text.to_owned())) }
+    if text == "*" || parsed.is_some() {
+        Ok(())
+    } else {
+        Err(Problem::NotAnAddressRange(text.to_owned()))
+    }
 }
 
 /// A duration in Go's notation, in seconds: `300ms`, `1.5h`, `1h30m`.
@@ -71,7 +86,9 @@ pub(crate) fn duration(text: &str) -> Result<f64, Problem> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
         let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let letters = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         let seconds = match unit {
             "ns" => 1e-9,
@@ -90,7 +107,11 @@ pub(crate) fn duration(text: &str) -> Result<f64, Problem> {
 
 /// A number within bounds.
 pub(crate) fn range(value: i64, min: i64, max: i64) -> Result<(), Problem> {
-    if (min..=max).contains(&value) { Ok(()) } else { Err(Problem::OutOfRange { value, min, max }) }
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(Problem::OutOfRange { value, min, max })
+    }
 }
 
 /// The paths in `raw` that reading it did not understand: those that are gone after writing what was read.
@@ -98,7 +119,11 @@ pub(crate) fn unknown_fields(path: &str, raw: &Value, read: &Value, found: &mut 
     match (raw, read) {
         (Value::Object(raw), Value::Object(read)) => {
             for (key, value) in raw.iter().filter(|(_, value)| !value.is_null()) {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
                 match read.get(key) {
                     Some(known) => unknown_fields(&path, value, known, found),
                     None => found.push(path),

@@ -34,7 +34,9 @@ pub fn matches(desired: &Value, live: &Value) -> bool {
 /// Whether the operator ever applied `live`: only then may it be changed or deleted.
 #[must_use]
 pub fn is_ours(live: &Value) -> bool {
-    let by_annotation = live.pointer("/metadata/annotations").is_some_and(|a| a.get(labels::APPLIED).is_some());
+    let by_annotation = live
+        .pointer("/metadata/annotations")
+        .is_some_and(|a| a.get(labels::APPLIED).is_some());
     by_annotation || managers(live).any(|entry| entry.get("manager").and_then(Value::as_str) == Some(FIELD_MANAGER))
 }
 
@@ -49,9 +51,14 @@ pub fn foreign(desired: &Value, live: &Value) -> Vec<String> {
         if text("manager") == FIELD_MANAGER || !text("subresource").is_empty() {
             continue;
         }
-        let Some(fields) = entry.get("fieldsV1").and_then(Value::as_object) else { continue };
+        let Some(fields) = entry.get("fieldsV1").and_then(Value::as_object) else {
+            continue;
+        };
         for (key, below) in fields {
-            if matches!(key.as_str(), "f:spec" | "f:data" | "f:binaryData" | "f:rules" | "f:webhooks" | "f:subjects") {
+            if matches!(
+                key.as_str(),
+                "f:spec" | "f:data" | "f:binaryData" | "f:rules" | "f:webhooks" | "f:subjects"
+            ) {
                 walk(key, below, desired, live, kind, &mut Vec::new(), &mut found);
             }
         }
@@ -59,7 +66,10 @@ pub fn foreign(desired: &Value, live: &Value) -> Vec<String> {
     // The last item of a list first, so that the others keep their places.
     found.sort_by(|a, b| b.cmp(a));
     found.dedup();
-    found.into_iter().map(|path| path.iter().map(Step::pointer).collect()).collect()
+    found
+        .into_iter()
+        .map(|path| path.iter().map(Step::pointer).collect())
+        .collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +88,10 @@ impl Step {
 }
 
 fn managers(live: &Value) -> impl Iterator<Item = &Value> {
-    live.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten()
+    live.pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 /// Follows one key of a field set. Adds the path when the live object has a value there that nobody asked for.
@@ -98,18 +111,28 @@ fn walk(
         }
         (Step::Field(name.to_owned()), desired.get(name), have)
     } else if let Some(keys) = key.strip_prefix("k:") {
-        let Ok(Value::Object(keys)) = serde_json::from_str(keys) else { return };
+        let Ok(Value::Object(keys)) = serde_json::from_str(keys) else {
+            return;
+        };
         let is = |item: &&Value| keys.iter().all(|(name, value)| item.get(name) == Some(value));
         let items = live.as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(place) = items.iter().position(|item| is(&item)) else { return };
+        let Some(place) = items.iter().position(|item| is(&item)) else {
+            return;
+        };
         let Some(have) = items.get(place) else { return };
         let want = desired.as_array().and_then(|items| items.iter().find(is));
         (Step::Item(place), want, have)
     } else if let Some(value) = key.strip_prefix("v:") {
-        let Ok(value) = serde_json::from_str::<Value>(value) else { return };
+        let Ok(value) = serde_json::from_str::<Value>(value) else {
+            return;
+        };
         let items = live.as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(place) = items.iter().position(|item| *item == value) else { return };
-        let want = desired.as_array().and_then(|items| items.iter().find(|item| **item == value));
+        let Some(place) = items.iter().position(|item| *item == value) else {
+            return;
+        };
+        let want = desired
+            .as_array()
+            .and_then(|items| items.iter().find(|item| **item == value));
         (Step::Item(place), want, items.get(place).unwrap_or(&Value::Null))
     } else {
         return;
@@ -153,7 +176,9 @@ fn same_quantity(a: &str, b: &str) -> bool {
 }
 
 fn quantity(text: &str) -> Option<f64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-'))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at_checked(end)?;
     let factor = match suffix {
         "" => 1.0,
@@ -225,7 +250,10 @@ mod tests {
                 {"name": "c", "env": [{"name": "A"}, {"name": "B", "value": "b"}, {"name": "C", "value": "c"}]},
             ]},
         });
-        assert_eq!(foreign(&desired, &live), ["/spec/paused", "/spec/containers/0/env/2", "/spec/containers/0/env/1"]);
+        assert_eq!(
+            foreign(&desired, &live),
+            ["/spec/paused", "/spec/containers/0/env/2", "/spec/containers/0/env/1"]
+        );
     }
 
     #[test]
@@ -263,7 +291,11 @@ mod tests {
     #[test]
     fn an_object_is_ours_by_annotation_or_by_manager() {
         assert!(is_ours(&json!({"metadata": {"annotations": {(labels::APPLIED): "x"}}})));
-        assert!(is_ours(&json!({"metadata": {"managedFields": [managed(FIELD_MANAGER, json!({}))]}})));
-        assert!(!is_ours(&json!({"metadata": {"managedFields": [managed("kubectl", json!({}))]}})));
+        assert!(is_ours(
+            &json!({"metadata": {"managedFields": [managed(FIELD_MANAGER, json!({}))]}})
+        ));
+        assert!(!is_ours(
+            &json!({"metadata": {"managedFields": [managed("kubectl", json!({}))]}})
+        ));
     }
 }

@@ -204,13 +204,23 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn new(kind: &str, namespace: &str, name: &str) -> Self {
-        let object =
-            if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") };
-        Self { object, errors: Vec::new() }
+        let object = if namespace.is_empty() {
+            format!("{kind} {name}")
+        } else {
+            format!("{kind} {namespace}/{name}")
+        };
+        Self {
+            object,
+            errors: Vec::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, field: impl Into<String>, problem: Problem) {
-        self.errors.push(SpecError { object: self.object.clone(), field: field.into(), problem });
+        self.errors.push(SpecError {
+            object: self.object.clone(),
+            field: field.into(),
+            problem,
+        });
     }
 
     /// A last error after which nothing more can be checked.

@@ -27,13 +27,23 @@ pub(crate) fn gateways(mesh: &ValidatedMesh) -> Vec<Gateway> {
     let Some(config) = mesh.spec().gateways.as_ref().filter(|g| g.enabled != Some(false)) else {
         return Vec::new();
     };
-    let default = config.ingress.iter().map(|g| ("istio-ingressgateway".to_owned(), &g.gateway));
-    let more = config.additional_ingress.iter().flatten().map(|(name, g)| (name.clone(), &g.gateway));
+    let default = config
+        .ingress
+        .iter()
+        .map(|g| ("istio-ingressgateway".to_owned(), &g.gateway));
+    let more = config
+        .additional_ingress
+        .iter()
+        .flatten()
+        .map(|(name, g)| (name.clone(), &g.gateway));
     default
         .chain(more)
         // A gateway that is written down is meant to be there.
         .filter(|(_, gateway)| gateway.enabled != Some(false))
-        .map(|(name, config)| Gateway { name, config: config.clone() })
+        .map(|(name, config)| Gateway {
+            name,
+            config: config.clone(),
+        })
         .collect()
 }
 
@@ -64,7 +74,13 @@ pub(crate) fn service_account(mesh: &ValidatedMesh, gateway: &Gateway) -> Servic
 }
 
 pub(crate) fn disruption_budget(mesh: &ValidatedMesh, gateway: &Gateway) -> Option<PodDisruptionBudget> {
-    pod::disruption_budget(mesh, COMPONENT, &gateway.name, &gateway.own_labels(), gateway.replicas())
+    pod::disruption_budget(
+        mesh,
+        COMPONENT,
+        &gateway.name,
+        &gateway.own_labels(),
+        gateway.replicas(),
+    )
 }
 
 /// As the spec says; three ports where it names none.
@@ -72,7 +88,12 @@ pub(crate) fn service(mesh: &ValidatedMesh, gateway: &Gateway) -> Service {
     let config = gateway.config.service.clone().unwrap_or_default();
     let mut metadata = pod::labelled(mesh, COMPONENT, &gateway.name, &gateway.own_labels());
     metadata.annotations = config.metadata.and_then(|m| m.annotations);
-    let ports = config.spec.ports.clone().filter(|ports| !ports.is_empty()).unwrap_or_else(default_ports);
+    let ports = config
+        .spec
+        .ports
+        .clone()
+        .filter(|ports| !ports.is_empty())
+        .unwrap_or_else(default_ports);
     let ports = ports.into_iter().map(|port| ServicePort {
         protocol: port.protocol.or_else(|| Some("TCP".to_owned())),
         ..port
@@ -121,20 +142,36 @@ pub(crate) fn deployment(mesh: &ValidatedMesh, gateway: &Gateway) -> Deployment 
         ("prometheus.io/port", "15020"),
         ("prometheus.io/scrape", "true"),
     ]);
-    annotations.extend(pods.metadata.iter().flat_map(|m| m.annotations.clone().unwrap_or_default()));
+    annotations.extend(
+        pods.metadata
+            .iter()
+            .flat_map(|m| m.annotations.clone().unwrap_or_default()),
+    );
     let spec = PodSpec {
         service_account_name: Some(gateway.name.clone()),
         // The projected token is the only one it needs.
         automount_service_account_token: Some(false),
         volumes: Some(volumes(&gateway.config)),
-        ..pod::pod(mesh, &pods, &own, gateway.replicas(), container(mesh, gateway, &config), &config)
+        ..pod::pod(
+            mesh,
+            &pods,
+            &own,
+            gateway.replicas(),
+            container(mesh, gateway, &config),
+            &config,
+        )
     };
     Deployment {
         metadata: pod::labelled(mesh, COMPONENT, &gateway.name, &own),
         spec: Some(DeploymentSpec {
             replicas: Some(gateway.replicas()),
             selector: pod::selector(&own),
-            strategy: Some(runtime.deployment.and_then(|d| d.strategy).unwrap_or_else(istiod::no_gap)),
+            strategy: Some(
+                runtime
+                    .deployment
+                    .and_then(|d| d.strategy)
+                    .unwrap_or_else(istiod::no_gap),
+            ),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(pod_labels),
@@ -191,7 +228,10 @@ fn container(mesh: &ValidatedMesh, gateway: &Gateway, config: &ContainerConfig) 
 fn environment(mesh: &ValidatedMesh, gateway: &Gateway) -> Vec<EnvVar> {
     let key = mesh.key();
     let address = format!("{}.{}.svc:15012", mesh.istiod(), key.namespace);
-    let owner = format!("kubernetes://apis/apps/v1/namespaces/{}/deployments/{}", key.namespace, gateway.name);
+    let owner = format!(
+        "kubernetes://apis/apps/v1/namespaces/{}/deployments/{}",
+        key.namespace, gateway.name
+    );
     let mut variables = vec![
         env("PILOT_CERT_PROVIDER", "istiod"),
         env("CA_ADDR", &address),
@@ -246,7 +286,10 @@ fn mounts(config: &GatewayConfig) -> Vec<VolumeMount> {
 fn volumes(config: &GatewayConfig) -> Vec<Volume> {
     let empty = |name: &str, medium: Option<&str>| Volume {
         name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource { medium: medium.map(str::to_owned), size_limit: None }),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: medium.map(str::to_owned),
+            size_limit: None,
+        }),
         ..Volume::default()
     };
     let token = ServiceAccountTokenProjection {

@@ -21,7 +21,10 @@ fn own_labels(mesh: &ValidatedMesh) -> BTreeMap<String, String> {
 }
 
 pub(crate) fn service_account(mesh: &ValidatedMesh) -> ServiceAccount {
-    ServiceAccount { metadata: meta(mesh, COMPONENT, &mesh.istiod()), ..ServiceAccount::default() }
+    ServiceAccount {
+        metadata: meta(mesh, COMPONENT, &mesh.istiod()),
+        ..ServiceAccount::default()
+    }
 }
 
 /// How many replicas the control plane has.
@@ -67,7 +70,12 @@ pub(crate) fn deployment(mesh: &ValidatedMesh) -> Deployment {
     // The injector answers for the mesh's namespace too; its own pods are never sent to it.
     pod_labels.insert(labels::INJECT.to_owned(), "false".to_owned());
     let mut annotations = texts([("prometheus.io/port", "15014"), ("prometheus.io/scrape", "true")]);
-    annotations.extend(runtime.metadata.iter().flat_map(|m| m.annotations.clone().unwrap_or_default()));
+    annotations.extend(
+        runtime
+            .metadata
+            .iter()
+            .flat_map(|m| m.annotations.clone().unwrap_or_default()),
+    );
     let container = container(mesh, &config);
     let spec = PodSpec {
         service_account_name: Some(mesh.istiod()),
@@ -97,7 +105,9 @@ pub(crate) fn deployment(mesh: &ValidatedMesh) -> Deployment {
 fn container(mesh: &ValidatedMesh, config: &mizzen_crds::maistra::ContainerConfig) -> Container {
     let key = mesh.key();
     let logging = mesh.spec().general.as_ref().and_then(|g| g.logging.as_ref());
-    let level = logging.and_then(|l| l.component_levels.as_ref()).and_then(|l| l.get("default"));
+    let level = logging
+        .and_then(|l| l.component_levels.as_ref())
+        .and_then(|l| l.get("default"));
     let mut variables = vec![
         env_from_pod("POD_NAME", "metadata.name"),
         env_from_pod("POD_NAMESPACE", "metadata.namespace"),
@@ -107,11 +117,21 @@ fn container(mesh: &ValidatedMesh, config: &mizzen_crds::maistra::ContainerConfi
     if logging.and_then(|l| l.log_as_json) == Some(true) {
         variables.push(env("MIZZEN_LOG_FORMAT", "json"));
     }
-    let authority = mesh.spec().security.as_ref().and_then(|s| s.certificate_authority.as_ref());
+    let authority = mesh
+        .spec()
+        .security
+        .as_ref()
+        .and_then(|s| s.certificate_authority.as_ref());
     let istiod = authority.and_then(|c| c.istiod.as_ref());
     for (name, ttl) in [
-        ("DEFAULT_WORKLOAD_CERT_TTL", istiod.and_then(|i| i.workload_cert_ttl_default.as_ref())),
-        ("MAX_WORKLOAD_CERT_TTL", istiod.and_then(|i| i.workload_cert_ttl_max.as_ref())),
+        (
+            "DEFAULT_WORKLOAD_CERT_TTL",
+            istiod.and_then(|i| i.workload_cert_ttl_default.as_ref()),
+        ),
+        (
+            "MAX_WORKLOAD_CERT_TTL",
+            istiod.and_then(|i| i.workload_cert_ttl_max.as_ref()),
+        ),
     ] {
         // One number and one unit, whatever was written.
         let seconds = ttl.and_then(|ttl| crate::checks::duration(ttl).ok());
@@ -121,7 +141,9 @@ fn container(mesh: &ValidatedMesh, config: &mizzen_crds::maistra::ContainerConfi
         name: "discovery".to_owned(),
         image: Some(mesh.image("mizzen", config)),
         args: Some(
-            ["discovery", "--revision", &key.name, "--namespace", &key.namespace].map(str::to_owned).into(),
+            ["discovery", "--revision", &key.name, "--namespace", &key.namespace]
+                .map(str::to_owned)
+                .into(),
         ),
         env: Some(variables),
         ports: Some(vec![
@@ -130,7 +152,11 @@ fn container(mesh: &ValidatedMesh, config: &mizzen_crds::maistra::ContainerConfi
             port("http-monitoring", 15014),
             port("https-webhooks", 15017),
         ]),
-        readiness_probe: Some(Probe { initial_delay_seconds: Some(1), period_seconds: Some(3), ..ready() }),
+        readiness_probe: Some(Probe {
+            initial_delay_seconds: Some(1),
+            period_seconds: Some(3),
+            ..ready()
+        }),
         // Only a process that does not answer at all is restarted: one that waits for the API server is not helped by it.
         liveness_probe: Some(Probe {
             tcp_socket: Some(k8s_openapi::api::core::v1::TCPSocketAction {

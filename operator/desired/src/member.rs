@@ -24,7 +24,10 @@ impl ValidatedMember {
         if name != SINGLETON_NAME {
             errors.add("metadata.name", Problem::WrongName(name));
         }
-        let wrong = |why| Problem::WrongNamespace { namespace: namespace.clone(), why };
+        let wrong = |why| Problem::WrongNamespace {
+            namespace: namespace.clone(),
+            why,
+        };
         if namespace == operator_namespace {
             errors.add("metadata.namespace", wrong("is the operator's own"));
         }
@@ -37,7 +40,10 @@ impl ValidatedMember {
         errors.check("spec.controlPlaneRef.name", checks::name(&control_plane.name));
         errors.check("spec.controlPlaneRef.namespace", checks::name(&control_plane.namespace));
         errors.finish()?;
-        Ok(Self { namespace, control_plane })
+        Ok(Self {
+            namespace,
+            control_plane,
+        })
     }
 
     /// Checks a change; the control plane stays the same.
@@ -102,7 +108,11 @@ mod tests {
 
     #[test]
     fn it_has_one_name_and_a_namespace_of_its_own() {
-        for bad in [member("x", "one", "mesh"), member("default", "op", "mesh"), member("default", "mesh", "mesh")] {
+        for bad in [
+            member("x", "one", "mesh"),
+            member("default", "op", "mesh"),
+            member("default", "mesh", "mesh"),
+        ] {
             assert!(ValidatedMember::check(&bad, "op").is_err());
         }
     }

@@ -102,7 +102,10 @@ impl ValidatedMesh {
     /// Everything that is wrong with it.
     pub fn check_raw(raw: &Value, settings: &Settings) -> Result<Self, SpecErrors> {
         let text = |path: &str| raw.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let key = MeshKey { namespace: text("/metadata/namespace"), name: text("/metadata/name") };
+        let key = MeshKey {
+            namespace: text("/metadata/namespace"),
+            name: text("/metadata/name"),
+        };
         let mut errors = Collector::new("ServiceMeshControlPlane", &key.namespace, &key.name);
 
         if let Err(problem) = checks::name(&key.name) {
@@ -110,7 +113,13 @@ impl ValidatedMesh {
         }
         if key.namespace == settings.operator_namespace {
             let why = "is the operator's own";
-            errors.add("metadata.namespace", Problem::WrongNamespace { namespace: key.namespace.clone(), why });
+            errors.add(
+                "metadata.namespace",
+                Problem::WrongNamespace {
+                    namespace: key.namespace.clone(),
+                    why,
+                },
+            );
         }
         let user = raw.get("spec").cloned().unwrap_or_default();
         let applied = match profile::apply(&user) {
@@ -122,7 +131,12 @@ impl ValidatedMesh {
             Err(error) => return Err(errors.fail("spec", Problem::WrongShape(error.to_string()))),
         };
         let mut unknown = Vec::new();
-        checks::unknown_fields("spec", &applied, &serde_json::to_value(&spec).unwrap_or_default(), &mut unknown);
+        checks::unknown_fields(
+            "spec",
+            &applied,
+            &serde_json::to_value(&spec).unwrap_or_default(),
+            &mut unknown,
+        );
         for field in unknown {
             errors.add(field, Problem::UnknownField);
         }
@@ -130,7 +144,10 @@ impl ValidatedMesh {
         errors.finish()?;
         Ok(Self {
             key,
-            generation: raw.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
+            generation: raw
+                .pointer("/metadata/generation")
+                .and_then(Value::as_i64)
+                .unwrap_or_default(),
             settings: settings.clone(),
             not_acted_on: acted_on::missing(&user),
             applied,
@@ -206,7 +223,9 @@ impl ValidatedMesh {
     /// The domain of the cluster's services.
     pub(crate) fn cluster_domain(&self) -> &str {
         let networking = self.spec.proxy.as_ref().and_then(|p| p.networking.as_ref());
-        networking.and_then(|n| n.cluster_domain.as_deref()).unwrap_or("cluster.local")
+        networking
+            .and_then(|n| n.cluster_domain.as_deref())
+            .unwrap_or("cluster.local")
     }
 
     /// The trust domain of identities.
@@ -217,12 +236,20 @@ impl ValidatedMesh {
 
     /// The cluster's name in telemetry.
     pub(crate) fn cluster_id(&self) -> &str {
-        self.spec.cluster.as_ref().and_then(|c| c.name.as_deref()).unwrap_or("Kubernetes")
+        self.spec
+            .cluster
+            .as_ref()
+            .and_then(|c| c.name.as_deref())
+            .unwrap_or("Kubernetes")
     }
 
     /// What holds for every component that does not say otherwise.
     pub(crate) fn defaults(&self) -> DefaultRuntimeConfig {
-        self.spec.runtime.as_ref().and_then(|r| r.defaults.clone()).unwrap_or_default()
+        self.spec
+            .runtime
+            .as_ref()
+            .and_then(|r| r.defaults.clone())
+            .unwrap_or_default()
     }
 
     /// The control plane's own Deployment, pods and container.
@@ -260,7 +287,10 @@ impl ValidatedMesh {
 
     /// When images are pulled.
     pub(crate) fn pull_policy(&self, container: &ContainerConfig) -> String {
-        let policy = container.image_pull_policy.clone().or(self.container_defaults().image_pull_policy);
+        let policy = container
+            .image_pull_policy
+            .clone()
+            .or(self.container_defaults().image_pull_policy);
         policy.unwrap_or_else(|| "IfNotPresent".to_owned())
     }
 }
@@ -283,11 +313,20 @@ pub fn conflicts<'a>(
         if theirs == own {
             continue;
         }
-        let conflict = |why| Problem::Conflict { other: format!("ServiceMeshControlPlane {theirs}"), why };
+        let conflict = |why| Problem::Conflict {
+            other: format!("ServiceMeshControlPlane {theirs}"),
+            why,
+        };
         if theirs.namespace == own.namespace {
             errors.add("metadata.namespace", conflict(OLDEST_FIRST));
-        } else if [mesh, other].iter().any(|m| m.spec.mode == Some(ControlPlaneMode::ClusterWide)) {
-            errors.add("spec.mode", conflict("a mesh of mode ClusterWide is the only one in a cluster"));
+        } else if [mesh, other]
+            .iter()
+            .any(|m| m.spec.mode == Some(ControlPlaneMode::ClusterWide))
+        {
+            errors.add(
+                "spec.mode",
+                conflict("a mesh of mode ClusterWide is the only one in a cluster"),
+            );
         }
     }
     errors.into_errors()

@@ -3,7 +3,9 @@
 use crate::pod::meta;
 use crate::{Component, ValidatedMesh};
 use k8s_openapi::api::core::v1::ConfigMap;
-use mizzen_crds::security::peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec};
+use mizzen_crds::security::peer_authentication::{
+    MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec,
+};
 use serde_json::{Map, Value, json};
 
 const COMPONENT: Component = Component::MeshConfig;
@@ -23,8 +25,12 @@ fn mesh_config(mesh: &ValidatedMesh) -> Value {
     let security = spec.security.as_ref();
     let proxy = spec.proxy.as_ref();
     let networking = proxy.and_then(|p| p.networking.as_ref());
-    let outbound = networking.and_then(|n| n.traffic_control.as_ref()).and_then(|t| t.outbound.as_ref());
-    let detection = networking.and_then(|n| n.protocol.as_ref()).and_then(|p| p.auto_detect.as_ref());
+    let outbound = networking
+        .and_then(|n| n.traffic_control.as_ref())
+        .and_then(|t| t.outbound.as_ref());
+    let detection = networking
+        .and_then(|n| n.protocol.as_ref())
+        .and_then(|p| p.auto_detect.as_ref());
 
     let mut config = Map::new();
     let mut set = |key: &str, value: Option<Value>| {
@@ -34,21 +40,43 @@ fn mesh_config(mesh: &ValidatedMesh) -> Value {
     };
     set("rootNamespace", Some(json!(mesh.key().namespace)));
     set("trustDomain", Some(json!(mesh.trust_domain())));
-    let aliases = security.and_then(|s| s.trust.as_ref()).and_then(|t| t.additional_domains.as_ref());
+    let aliases = security
+        .and_then(|s| s.trust.as_ref())
+        .and_then(|t| t.additional_domains.as_ref());
     set("trustDomainAliases", aliases.map(|domains| json!(domains)));
-    let auto = security.and_then(|s| s.data_plane.as_ref()).and_then(|d| d.automtls).unwrap_or(true);
+    let auto = security
+        .and_then(|s| s.data_plane.as_ref())
+        .and_then(|d| d.automtls)
+        .unwrap_or(true);
     set("enableAutoMtls", Some(json!(auto)));
-    set("outboundTrafficPolicy", outbound.and_then(|o| o.policy).map(|policy| json!({ "mode": policy })));
-    set("connectTimeout", networking.and_then(|n| n.connection_timeout.as_ref()).map(|t| json!(t)));
-    set("protocolDetectionTimeout", detection.and_then(|d| d.timeout.as_ref()).map(|t| json!(t)));
-    if let Some(file) = proxy.and_then(|p| p.access_logging.as_ref()).and_then(|a| a.file.as_ref()) {
+    set(
+        "outboundTrafficPolicy",
+        outbound.and_then(|o| o.policy).map(|policy| json!({ "mode": policy })),
+    );
+    set(
+        "connectTimeout",
+        networking.and_then(|n| n.connection_timeout.as_ref()).map(|t| json!(t)),
+    );
+    set(
+        "protocolDetectionTimeout",
+        detection.and_then(|d| d.timeout.as_ref()).map(|t| json!(t)),
+    );
+    if let Some(file) = proxy
+        .and_then(|p| p.access_logging.as_ref())
+        .and_then(|a| a.file.as_ref())
+    {
         set("accessLogFile", file.name.as_ref().map(|name| json!(name)));
         set("accessLogEncoding", file.encoding.map(|encoding| json!(encoding)));
         set("accessLogFormat", file.format.as_ref().map(|format| json!(format)));
     }
     set("enablePrometheusMerge", Some(json!(true)));
     let mesh_config = spec.mesh_config.as_ref();
-    set("discoverySelectors", mesh_config.and_then(|m| m.discovery_selectors.as_ref()).map(|s| json!(s)));
+    set(
+        "discoverySelectors",
+        mesh_config
+            .and_then(|m| m.discovery_selectors.as_ref())
+            .map(|s| json!(s)),
+    );
     set("defaultConfig", Some(default_config(mesh)));
     set(
         "mizzen",
@@ -63,13 +91,12 @@ fn mesh_config(mesh: &ValidatedMesh) -> Value {
 }
 
 fn default_config(mesh: &ValidatedMesh) -> Value {
-    let mut config = json!({
-        "discoveryAddress": format!("{}.{}.svc:15012", mesh.istiod(), mesh.key().namespace),
-    });
+    let address = format!("{}.{}.svc:15012", mesh.istiod(), mesh.key().namespace);
+    let mut config = Map::from_iter([("discoveryAddress".to_owned(), json!(address))]);
     if let Some(concurrency) = mesh.spec().proxy.as_ref().and_then(|p| p.concurrency) {
-        config["concurrency"] = json!(concurrency);
+        config.insert("concurrency".to_owned(), json!(concurrency));
     }
-    config
+    Value::Object(config)
 }
 
 /// Mesh-wide refusal of plain text, if the spec asks for it. Otherwise there is none, and workloads accept both.
@@ -78,7 +105,9 @@ pub(crate) fn peer_authentication(mesh: &ValidatedMesh) -> Option<PeerAuthentica
     (data_plane.and_then(|d| d.mtls) == Some(true)).then(|| PeerAuthentication {
         metadata: meta(mesh, COMPONENT, "default"),
         spec: PeerAuthenticationSpec {
-            mtls: Some(MutualTls { mode: Some(MutualTlsMode::Strict), ..MutualTls::default() }),
+            mtls: Some(MutualTls {
+                mode: Some(MutualTlsMode::Strict),
+            }),
             ..PeerAuthenticationSpec::default()
         },
         status: None,

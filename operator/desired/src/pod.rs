@@ -26,7 +26,10 @@ pub(crate) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
 
 /// Name, labels and, for namespaced kinds, the mesh's namespace.
 pub(crate) fn meta(mesh: &ValidatedMesh, component: Component, name: &str) -> ObjectMeta {
-    ObjectMeta { namespace: Some(mesh.key().namespace.clone()), ..cluster_meta(mesh, component, name) }
+    ObjectMeta {
+        namespace: Some(mesh.key().namespace.clone()),
+        ..cluster_meta(mesh, component, name)
+    }
 }
 
 /// Name and labels of a cluster-scoped object.
@@ -48,24 +51,46 @@ pub(crate) fn labelled(mesh: &ValidatedMesh, component: Component, name: &str, m
 /// The labels of pods: those that say whose they are, and the component's own, which win.
 pub(crate) fn pod_labels(key: &MeshKey, own: &Labels, runtime: &PodRuntimeConfig) -> Labels {
     let mut all = texts([(labels::OWNER, &key.namespace), (labels::OWNER_NAME, &key.name)]);
-    all.extend(runtime.metadata.iter().flat_map(|m| m.labels.clone().unwrap_or_default()));
+    all.extend(
+        runtime
+            .metadata
+            .iter()
+            .flat_map(|m| m.labels.clone().unwrap_or_default()),
+    );
     all.extend(own.clone());
     all
 }
 
 pub(crate) fn selector(labels: &Labels) -> LabelSelector {
-    LabelSelector { match_labels: Some(labels.clone()), ..LabelSelector::default() }
+    LabelSelector {
+        match_labels: Some(labels.clone()),
+        ..LabelSelector::default()
+    }
 }
 
 pub(crate) fn env(name: &str, value: impl Into<String>) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value.into()), ..EnvVar::default() }
+    EnvVar {
+        name: name.to_owned(),
+        value: Some(value.into()),
+        ..EnvVar::default()
+    }
 }
 
 /// An environment variable from the pod itself.
 pub(crate) fn env_from_pod(name: &str, path: &str) -> EnvVar {
-    let field = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: path.to_owned() };
-    let from = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
-    EnvVar { name: name.to_owned(), value_from: Some(from), ..EnvVar::default() }
+    let field = ObjectFieldSelector {
+        api_version: Some("v1".to_owned()),
+        field_path: path.to_owned(),
+    };
+    let from = EnvVarSource {
+        field_ref: Some(field),
+        ..EnvVarSource::default()
+    };
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(from),
+        ..EnvVar::default()
+    }
 }
 
 /// The user's variables win over ours of the same name.
@@ -93,7 +118,10 @@ pub(crate) fn pod_security() -> PodSecurityContext {
         run_as_user: Some(USER),
         run_as_group: Some(USER),
         fs_group: Some(USER),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        }),
         ..PodSecurityContext::default()
     }
 }
@@ -105,14 +133,20 @@ pub(crate) fn container_security() -> SecurityContext {
         privileged: Some(false),
         read_only_root_filesystem: Some(true),
         run_as_non_root: Some(true),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Capabilities::default()
+        }),
         ..SecurityContext::default()
     }
 }
 
 /// Requests and limits: the component's, or the mesh's defaults.
 pub(crate) fn resources(mesh: &ValidatedMesh, container: &ContainerConfig) -> Option<ResourceRequirements> {
-    container.resources.clone().or_else(|| mesh.container_defaults().resources)
+    container
+        .resources
+        .clone()
+        .or_else(|| mesh.container_defaults().resources)
 }
 
 /// A pod of the mesh's own: its container secured and placed as the spec says.
@@ -129,7 +163,10 @@ pub(crate) fn pod(
     container.resources = resources(mesh, config);
     container.env = Some(with_user_env(container.env.unwrap_or_default(), config));
     let defaults = mesh.defaults().pod.unwrap_or_default();
-    let secrets = config.image_pull_secrets.clone().or_else(|| mesh.container_defaults().image_pull_secrets);
+    let secrets = config
+        .image_pull_secrets
+        .clone()
+        .or_else(|| mesh.container_defaults().image_pull_secrets);
     PodSpec {
         containers: vec![container],
         security_context: Some(pod_security()),
@@ -157,7 +194,10 @@ fn affinity(config: Option<&AffinityConfig>, own_labels: &Labels, replicas: i32)
             preferred_during_scheduling_ignored_during_execution: Some(vec![apart]),
             ..PodAntiAffinity::default()
         };
-        return (replicas > 1).then(|| Affinity { pod_anti_affinity: Some(anti), ..Affinity::default() });
+        return (replicas > 1).then(|| Affinity {
+            pod_anti_affinity: Some(anti),
+            ..Affinity::default()
+        });
     };
     let near = config.pod_affinity.as_ref().map(terms);
     let apart = config.pod_anti_affinity.as_ref().map(terms);
@@ -177,10 +217,19 @@ fn affinity(config: Option<&AffinityConfig>, own_labels: &Labels, replicas: i32)
 type Terms = (Option<Vec<PodAffinityTerm>>, Option<Vec<WeightedPodAffinityTerm>>);
 
 fn terms(config: &PodAffinityConfig) -> Terms {
-    let weighted = |term: &Term| WeightedPodAffinityTerm { weight: 100, pod_affinity_term: one_term(term) };
+    let weighted = |term: &Term| WeightedPodAffinityTerm {
+        weight: 100,
+        pod_affinity_term: one_term(term),
+    };
     (
-        config.required_during_scheduling.as_ref().map(|terms| terms.iter().map(one_term).collect()),
-        config.preferred_during_scheduling.as_ref().map(|terms| terms.iter().map(weighted).collect()),
+        config
+            .required_during_scheduling
+            .as_ref()
+            .map(|terms| terms.iter().map(one_term).collect()),
+        config
+            .preferred_during_scheduling
+            .as_ref()
+            .map(|terms| terms.iter().map(weighted).collect()),
     )
 }
 
@@ -195,7 +244,10 @@ fn one_term(term: &Term) -> PodAffinityTerm {
             match_expressions: Some(vec![requirement]),
             ..LabelSelector::default()
         }),
-        topology_key: term.topology_key.clone().unwrap_or_else(|| "kubernetes.io/hostname".to_owned()),
+        topology_key: term
+            .topology_key
+            .clone()
+            .unwrap_or_else(|| "kubernetes.io/hostname".to_owned()),
         ..PodAffinityTerm::default()
     }
 }
@@ -208,7 +260,11 @@ pub(crate) fn disruption_budget(
     pods: &Labels,
     replicas: i32,
 ) -> Option<PodDisruptionBudget> {
-    let config = mesh.defaults().deployment.and_then(|d| d.pod_disruption).unwrap_or_default();
+    let config = mesh
+        .defaults()
+        .deployment
+        .and_then(|d| d.pod_disruption)
+        .unwrap_or_default();
     if !config.enabled.unwrap_or(replicas > 1) {
         return None;
     }

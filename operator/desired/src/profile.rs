@@ -67,7 +67,11 @@ fn built_in(name: &str) -> Result<Value, Problem> {
 
 fn named(spec: &Value) -> Vec<String> {
     let list = spec.get("profiles").and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Writes `over` over `base`. `null` in `over` says nothing.
@@ -99,7 +103,10 @@ mod tests {
     #[test]
     fn the_users_spec_wins_then_the_last_profile() {
         let mut merged = json!({"a": {"x": 1, "y": [1, 2]}, "b": 1});
-        merge(&mut merged, json!({"a": {"y": [3], "z": null}, "c": {"d": null, "e": 1}}));
+        merge(
+            &mut merged,
+            json!({"a": {"y": [3], "z": null}, "c": {"d": null, "e": 1}}),
+        );
         assert_eq!(merged, json!({"a": {"x": 1, "y": [3]}, "b": 1, "c": {"e": 1}}));
     }
 

@@ -44,12 +44,22 @@ pub(crate) fn cluster_role(mesh: &ValidatedMesh) -> ClusterRole {
                 &["patch", "update"],
             ),
             rule(&["security.istio.io"], &["peerauthentications"], &[], READ),
-            rule(&["security.istio.io"], &["peerauthentications/status"], &[], &["patch", "update"]),
+            rule(
+                &["security.istio.io"],
+                &["peerauthentications/status"],
+                &[],
+                &["patch", "update"],
+            ),
             rule(&["authentication.k8s.io"], &["tokenreviews"], &[], &["create"]),
             rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &[], &["create"]),
             // The trust bundle in member namespaces. `create` cannot be limited to a name; lists are by name.
             rule(&[""], &["configmaps"], &[], &["create"]),
-            rule(&[""], &["configmaps"], &[TRUST_BUNDLE], &["get", "list", "watch", "update", "patch", "delete"]),
+            rule(
+                &[""],
+                &["configmaps"],
+                &[TRUST_BUNDLE],
+                &["get", "list", "watch", "update", "patch", "delete"],
+            ),
             rule(
                 &["admissionregistration.k8s.io"],
                 &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
@@ -88,8 +98,18 @@ pub(crate) fn role(mesh: &ValidatedMesh) -> Role {
         metadata: meta(mesh, COMPONENT, &mesh.istiod()),
         rules: Some(vec![
             rule(&[""], &["configmaps"], &[], READ),
-            rule(&[""], &["secrets"], &[], &["get", "list", "watch", "create", "update", "patch"]),
-            rule(&["coordination.k8s.io"], &["leases"], &[], &["get", "list", "watch", "create", "update", "patch"]),
+            rule(
+                &[""],
+                &["secrets"],
+                &[],
+                &["get", "list", "watch", "create", "update", "patch"],
+            ),
+            rule(
+                &["coordination.k8s.io"],
+                &["leases"],
+                &[],
+                &["get", "list", "watch", "create", "update", "patch"],
+            ),
         ]),
     }
 }
@@ -110,11 +130,23 @@ pub(crate) fn mesh_user_role(mesh: &ValidatedMesh) -> Role {
         "Lets those it is bound to put a namespace into this mesh with a ServiceMeshMember.",
     )]));
     let name = mesh.key().name.as_str();
-    Role { metadata, rules: Some(vec![rule(&["maistra.io"], &["servicemeshcontrolplanes"], &[name], &["use"])]) }
+    Role {
+        metadata,
+        rules: Some(vec![rule(
+            &["maistra.io"],
+            &["servicemeshcontrolplanes"],
+            &[name],
+            &["use"],
+        )]),
+    }
 }
 
 fn role_ref(kind: &str, name: String) -> RoleRef {
-    RoleRef { api_group: RBAC.to_owned(), kind: kind.to_owned(), name }
+    RoleRef {
+        api_group: RBAC.to_owned(),
+        kind: kind.to_owned(),
+        name,
+    }
 }
 
 fn istiod(mesh: &ValidatedMesh) -> Subject {

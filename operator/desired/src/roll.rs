@@ -48,12 +48,23 @@ impl ValidatedRoll {
         }
         if namespace == operator_namespace {
             let why = "is the operator's own";
-            errors.add("metadata.namespace", Problem::WrongNamespace { namespace: namespace.clone(), why });
+            errors.add(
+                "metadata.namespace",
+                Problem::WrongNamespace {
+                    namespace: namespace.clone(),
+                    why,
+                },
+            );
         }
         let names = roll.spec.members.as_deref().unwrap_or_default();
         let selectors = roll.spec.member_selectors.as_deref().unwrap_or_default();
         if !names.is_empty() && !selectors.is_empty() {
-            errors.add("spec.members", Problem::Excludes { other: "spec.memberSelectors" });
+            errors.add(
+                "spec.members",
+                Problem::Excludes {
+                    other: "spec.memberSelectors",
+                },
+            );
         }
         let members = if selectors.is_empty() {
             check_names(names, &namespace, operator_namespace, &mut errors)
@@ -63,14 +74,21 @@ impl ValidatedRoll {
                 match Selector::try_from(selector.clone()) {
                     Ok(selector) => parsed.push(selector),
                     Err(error) => {
-                        errors.add(format!("spec.memberSelectors[{n}]"), Problem::BadSelector(error.to_string()));
+                        errors.add(
+                            format!("spec.memberSelectors[{n}]"),
+                            Problem::BadSelector(error.to_string()),
+                        );
                     }
                 }
             }
             Members::Selected(parsed)
         };
         errors.finish()?;
-        Ok(Self { mesh_namespace: namespace, operator_namespace: operator_namespace.to_owned(), members })
+        Ok(Self {
+            mesh_namespace: namespace,
+            operator_namespace: operator_namespace.to_owned(),
+            members,
+        })
     }
 
     /// How the roll says which namespaces are meant.
@@ -108,7 +126,9 @@ impl ValidatedRoll {
     /// What "all" and selectors never mean: the mesh's own namespace, the operator's, and those of the platform.
     fn may_match(&self, name: &str) -> bool {
         let platform = matches!(name, "kube" | "openshift")
-            || ["kube-", "openshift-", "ibm-"].iter().any(|prefix| name.starts_with(prefix));
+            || ["kube-", "openshift-", "ibm-"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
         !platform && name != self.mesh_namespace && name != self.operator_namespace
     }
 }
@@ -120,7 +140,10 @@ fn check_names(names: &[String], mesh: &str, operator: &str, errors: &mut Collec
     let mut seen = BTreeSet::new();
     for (n, name) in names.iter().enumerate() {
         let field = format!("spec.members[{n}]");
-        let wrong = |why| Problem::WrongNamespace { namespace: name.clone(), why };
+        let wrong = |why| Problem::WrongNamespace {
+            namespace: name.clone(),
+            why,
+        };
         if name == "*" {
             errors.add(&field, Problem::Excludes { other: "other members" });
         } else if let Err(problem) = checks::name(name) {
@@ -173,7 +196,13 @@ mod tests {
     #[test]
     fn a_named_namespace_that_does_not_exist_is_missing() {
         let resolved = resolve(json!({"members": ["one", "later"]}));
-        assert_eq!(resolved, Resolved { present: set(&["one"]), missing: set(&["later"]) });
+        assert_eq!(
+            resolved,
+            Resolved {
+                present: set(&["one"]),
+                missing: set(&["later"])
+            }
+        );
     }
 
     #[test]
@@ -192,11 +221,22 @@ mod tests {
         let mut bad = roll(json!({"members": ["*", "one", "one", "mesh", "op", "A"], "memberSelectors": [{}]}));
         bad.spec.member_selectors = None;
         bad.metadata.name = Some("other".to_owned());
-        let fields: Vec<_> =
-            ValidatedRoll::check(&bad, "op").unwrap_err().errors().iter().map(|e| e.field.clone()).collect();
+        let fields: Vec<_> = ValidatedRoll::check(&bad, "op")
+            .unwrap_err()
+            .errors()
+            .iter()
+            .map(|e| e.field.clone())
+            .collect();
         assert_eq!(
             fields,
-            ["metadata.name", "spec.members[0]", "spec.members[2]", "spec.members[3]", "spec.members[4]", "spec.members[5]"]
+            [
+                "metadata.name",
+                "spec.members[0]",
+                "spec.members[2]",
+                "spec.members[3]",
+                "spec.members[4]",
+                "spec.members[5]"
+            ]
         );
     }
 

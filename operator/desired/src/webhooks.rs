@@ -35,7 +35,10 @@ pub(crate) fn injection(mesh: &ValidatedMesh) -> MutatingWebhookConfiguration {
     // injector's decision, since an annotation may ask for one, and annotations cannot be selected.
     let mut selectors = vec![(
         "member",
-        vec![is_in(labels::MEMBER_OF, &[namespace]), not_in(labels::INJECTION, &["disabled"])],
+        vec![
+            is_in(labels::MEMBER_OF, &[namespace]),
+            not_in(labels::INJECTION, &["disabled"]),
+        ],
         asked(),
     )];
     if mesh.cluster_wide() {
@@ -45,7 +48,11 @@ pub(crate) fn injection(mesh: &ValidatedMesh) -> MutatingWebhookConfiguration {
             more
         };
         selectors.extend([
-            ("namespace", other(vec![is_in(labels::INJECTION, &["enabled"])]), asked()),
+            (
+                "namespace",
+                other(vec![is_in(labels::INJECTION, &["enabled"])]),
+                asked(),
+            ),
             (
                 "rev.namespace",
                 other(vec![is_in(labels::REVISION, &[revision]), absent(labels::INJECTION)]),
@@ -107,7 +114,12 @@ pub(crate) fn validation(mesh: &ValidatedMesh) -> ValidatingWebhookConfiguration
                 &["*"],
                 &["gateways", "virtualservices", "destinationrules"],
             ),
-            rule(&["CREATE", "UPDATE"], &["security.istio.io"], &["*"], &["peerauthentications"]),
+            rule(
+                &["CREATE", "UPDATE"],
+                &["security.istio.io"],
+                &["*"],
+                &["peerauthentications"],
+            ),
         ]),
         failure_policy: Some("Fail".to_owned()),
         match_policy: Some("Equivalent".to_owned()),
@@ -148,7 +160,10 @@ fn rule(operations: &[&str], groups: &[&str], versions: &[&str], resources: &[&s
 }
 
 fn requirements(match_expressions: Vec<LabelSelectorRequirement>) -> LabelSelector {
-    LabelSelector { match_expressions: Some(match_expressions), match_labels: None }
+    LabelSelector {
+        match_expressions: Some(match_expressions),
+        match_labels: None,
+    }
 }
 
 fn requirement(key: &str, operator: &str, values: &[&str]) -> LabelSelectorRequirement {

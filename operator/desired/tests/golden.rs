@@ -14,7 +14,10 @@ fn plans_are_as_recorded() {
         image_tag: "1.2.3".to_owned(),
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut cases: Vec<_> = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut cases: Vec<_> = std::fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     cases.sort();
     assert!(cases.len() >= 4, "the golden folders are gone");
     for case in cases {
@@ -22,7 +25,11 @@ fn plans_are_as_recorded() {
         let raw: Value = serde_saphyr::from_str(&text).unwrap();
         let plan = match ValidatedMesh::check_raw(&raw, &settings) {
             Ok(mesh) => {
-                let mut plan: String = mesh.not_acted_on().iter().map(|f| format!("# not acted on yet: {f}\n")).collect();
+                let mut plan: String = mesh
+                    .not_acted_on()
+                    .iter()
+                    .map(|f| format!("# not acted on yet: {f}\n"))
+                    .collect();
                 for manifest in mesh.manifests() {
                     plan.push_str(&format!("---\n# {}\n", manifest.component()));
                     plan.push_str(&serde_saphyr::to_string(manifest.body()).unwrap());
@@ -36,6 +43,10 @@ fn plans_are_as_recorded() {
             std::fs::write(&out, &plan).unwrap();
         }
         let recorded = std::fs::read_to_string(&out).unwrap_or_default();
-        assert!(plan == recorded, "{} differs; see what changed with UPDATE_GOLDEN=1 and git diff", out.display());
+        assert!(
+            plan == recorded,
+            "{} differs; see what changed with UPDATE_GOLDEN=1 and git diff",
+            out.display()
+        );
     }
 }

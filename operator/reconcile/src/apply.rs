@@ -16,10 +16,30 @@ pub const KINDS: &[(&str, &str, &str, bool)] = &[
     ("rbac.authorization.k8s.io/v1", "Role", "roles", true),
     ("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings", true),
     ("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", false),
-    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", false),
-    ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false),
-    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
-    ("security.istio.io/v1", "PeerAuthentication", "peerauthentications", true),
+    (
+        "rbac.authorization.k8s.io/v1",
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        false,
+    ),
+    (
+        "admissionregistration.k8s.io/v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        false,
+    ),
+    (
+        "admissionregistration.k8s.io/v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        false,
+    ),
+    (
+        "security.istio.io/v1",
+        "PeerAuthentication",
+        "peerauthentications",
+        true,
+    ),
 ];
 
 /// Why an object could not be made as it should be.
@@ -29,7 +49,7 @@ pub enum ApplyError {
     #[error("{id}: {message}")]
     Refused {
         /// The object.
-        id: ObjectId,
+        id: Box<ObjectId>,
         /// The API server's words.
         message: String,
         /// What it said.
@@ -38,15 +58,15 @@ pub enum ApplyError {
     },
     /// It is somebody else's.
     #[error("{0} exists and was not made by the operator; delete or rename it")]
-    NotOurs(ObjectId),
+    NotOurs(Box<ObjectId>),
     /// The operator does not know the kind.
     #[error("{0} has a kind that the operator does not know")]
-    UnknownKind(ObjectId),
+    UnknownKind(Box<ObjectId>),
     /// The comparison could not be written down.
     #[error("{id}: what was added by hand cannot be removed: {message}")]
     Patch {
         /// The object.
-        id: ObjectId,
+        id: Box<ObjectId>,
         /// Why.
         message: String,
     },
@@ -58,7 +78,11 @@ impl ApplyError {
             kube::Error::Api(status) => status.message.clone(),
             other => other.to_string(),
         };
-        Self::Refused { id: id.clone(), message, source: Box::new(source) }
+        Self::Refused {
+            id: Box::new(id.clone()),
+            message,
+            source: Box::new(source),
+        }
     }
 }
 
@@ -91,7 +115,7 @@ pub fn resource(api_version: &str, kind: &str) -> Option<(ApiResource, bool)> {
 }
 
 fn api(client: &Client, id: &ObjectId) -> Result<Api<DynamicObject>, ApplyError> {
-    let (resource, _) = resource(&id.api_version, &id.kind).ok_or_else(|| ApplyError::UnknownKind(id.clone()))?;
+    let (resource, _) = resource(&id.api_version, &id.kind).ok_or_else(|| ApplyError::UnknownKind(Box::new(id.clone())))?;
     Ok(match &id.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -103,7 +127,10 @@ fn api(client: &Client, id: &ObjectId) -> Result<Api<DynamicObject>, ApplyError>
 /// # Errors
 /// When the API server refuses.
 pub async fn fetch(client: &Client, id: &ObjectId) -> Result<Option<Value>, ApplyError> {
-    let found = api(client, id)?.get_opt(&id.name).await.map_err(|error| ApplyError::refused(id, error))?;
+    let found = api(client, id)?
+        .get_opt(&id.name)
+        .await
+        .map_err(|error| ApplyError::refused(id, error))?;
     Ok(found.map(|object| value(id, &object)))
 }
 
@@ -129,11 +156,13 @@ pub async fn apply(
 ) -> Result<(Applied, Value), ApplyError> {
     let api = api(client, id)?;
     let Some(mut live) = live else {
-        let made = patch(&api, id, desired).await.map_err(|error| ApplyError::refused(id, error))?;
+        let made = patch(&api, id, desired)
+            .await
+            .map_err(|error| ApplyError::refused(id, error))?;
         return Ok((Applied::Created, made));
     };
     if !drift::is_ours(&live) {
-        return Err(ApplyError::NotOurs(id.clone()));
+        return Err(ApplyError::NotOurs(Box::new(id.clone())));
     }
     let mut done = Applied::Right;
     let foreign = drift::foreign(desired, &live);
@@ -148,7 +177,9 @@ pub async fn apply(
         Ok(now) => Ok((Applied::Changed, now)),
         Err(kube::Error::Api(status)) if status.is_invalid() && status.message.contains("immutable") => {
             delete(client, id).await?;
-            let made = patch(&api, id, desired).await.map_err(|error| ApplyError::refused(id, error))?;
+            let made = patch(&api, id, desired)
+                .await
+                .map_err(|error| ApplyError::refused(id, error))?;
             Ok((Applied::Recreated, made))
         }
         Err(error) => Err(ApplyError::refused(id, error)),
@@ -163,25 +194,31 @@ async fn patch(api: &Api<DynamicObject>, id: &ObjectId, desired: &Value) -> kube
 }
 
 /// Removes what others added, if nobody wrote meanwhile.
-async fn remove(
-    api: &Api<DynamicObject>,
-    id: &ObjectId,
-    live: &Value,
-    paths: &[String],
-) -> Result<Value, ApplyError> {
+async fn remove(api: &Api<DynamicObject>, id: &ObjectId, live: &Value, paths: &[String]) -> Result<Value, ApplyError> {
     let pointer = |path: &str| {
-        PointerBuf::parse(path)
-            .map_err(|error| ApplyError::Patch { id: id.clone(), message: format!("{path}: {error:?}") })
+        PointerBuf::parse(path).map_err(|error| ApplyError::Patch {
+            id: Box::new(id.clone()),
+            message: format!("{path}: {error:?}"),
+        })
     };
     let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
-    let mut operations =
-        vec![PatchOperation::Test(TestOperation { path: pointer("/metadata/resourceVersion")?, value: version })];
+    let mut operations = vec![PatchOperation::Test(TestOperation {
+        path: pointer("/metadata/resourceVersion")?,
+        value: version,
+    })];
     for path in paths {
         operations.push(PatchOperation::Remove(RemoveOperation { path: pointer(path)? }));
     }
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let object = api.patch(&id.name, &params, &Patch::Json::<()>(JsonPatch(operations))).await;
-    object.map(|object| value(id, &object)).map_err(|error| ApplyError::refused(id, error))
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let object = api
+        .patch(&id.name, &params, &Patch::Json::<()>(JsonPatch(operations)))
+        .await;
+    object
+        .map(|object| value(id, &object))
+        .map_err(|error| ApplyError::refused(id, error))
 }
 
 /// Deletes the object; one that is gone already is fine.
@@ -203,7 +240,9 @@ pub async fn delete(client: &Client, id: &ObjectId) -> Result<(), ApplyError> {
 pub async fn owned(client: &Client, selector: &str) -> Result<Vec<ObjectId>, ApplyError> {
     let mut found = Vec::new();
     for (api_version, kind, _, _) in KINDS {
-        let Some((resource, _)) = resource(api_version, kind) else { continue };
+        let Some((resource, _)) = resource(api_version, kind) else {
+            continue;
+        };
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         let params = kube::api::ListParams::default().labels(selector);
         let id = |namespace: Option<String>, name: String| ObjectId {
@@ -214,7 +253,10 @@ pub async fn owned(client: &Client, selector: &str) -> Result<Vec<ObjectId>, App
         };
         match api.list_metadata(&params).await {
             Ok(list) => {
-                let objects = list.items.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none());
+                let objects = list
+                    .items
+                    .into_iter()
+                    .filter(|object| object.metadata.deletion_timestamp.is_none());
                 found.extend(objects.map(|object| id(object.namespace(), object.name_any())));
             }
             Err(kube::Error::Api(status)) if status.code == 404 => {}

@@ -27,16 +27,28 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(client: Client, settings: Settings, metrics: Metrics, identity: &str) -> Self {
-        let reporter = Reporter { controller: "mizzen-operator".to_owned(), instance: Some(identity.to_owned()) };
+        let reporter = Reporter {
+            controller: "mizzen-operator".to_owned(),
+            instance: Some(identity.to_owned()),
+        };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, settings, metrics, leaving: Mutex::default(), recorder }
+        Self {
+            client,
+            settings,
+            metrics,
+            leaving: Mutex::default(),
+            recorder,
+        }
     }
 
     /// Tells the user about a decision. An Event that cannot be written is not worth failing for.
     pub(crate) async fn event(&self, about: &ObjectReference, warning: bool, reason: &str, note: &str) {
         let mut note = note.to_owned();
         if note.len() > NOTE_LIMIT {
-            let end = (0..=NOTE_LIMIT - 4).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
+            let end = (0..=NOTE_LIMIT - 4)
+                .rev()
+                .find(|&end| note.is_char_boundary(end))
+                .unwrap_or(0);
             note.truncate(end);
             note.push_str(" …");
         }
@@ -61,5 +73,7 @@ pub(crate) fn about<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReferenc
 /// Now, as status writes it.
 pub(crate) fn now() -> String {
     let second = Timestamp::now().as_second();
-    Timestamp::from_second(second).map(|t| t.to_string()).unwrap_or_default()
+    Timestamp::from_second(second)
+        .map(|t| t.to_string())
+        .unwrap_or_default()
 }

@@ -15,9 +15,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use mizzen_crds::PeerAuthentication;
-use mizzen_crds::maistra::{
-    SINGLETON_NAME, ServiceMeshControlPlane, ServiceMeshMember, ServiceMeshMemberRoll,
-};
+use mizzen_crds::maistra::{SINGLETON_NAME, ServiceMeshControlPlane, ServiceMeshMember, ServiceMeshMemberRoll};
 use mizzen_desired::labels;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -66,19 +64,23 @@ async fn meshes(context: Arc<Context>, stop: CancellationToken) {
     );
     // The mesh's own namespace is put right by the mesh's controller.
     let store = controller.store();
-    controller = controller.watches(Api::<Namespace>::all(client), watcher::Config::default(), move |namespace| {
-        let name = namespace.name_any();
-        let inside = store.state().into_iter().filter(move |mesh| mesh.namespace().as_deref() == Some(name.as_str()));
-        inside.map(|mesh| ObjectRef::from_obj(&*mesh)).collect::<Vec<_>>()
-    });
+    controller = controller.watches(
+        Api::<Namespace>::all(client),
+        watcher::Config::default(),
+        move |namespace| {
+            let name = namespace.name_any();
+            let inside = store
+                .state()
+                .into_iter()
+                .filter(move |mesh| mesh.namespace().as_deref() == Some(name.as_str()));
+            inside.map(|mesh| ObjectRef::from_obj(&*mesh)).collect::<Vec<_>>()
+        },
+    );
     drive(controller, context, stop, Name::ControlPlane, mesh::reconcile).await;
 }
 
 /// Watches the objects of meshes, which are known by their labels. One that loses them by hand is reported as deleted.
-fn owned<K>(
-    controller: Controller<ServiceMeshControlPlane>,
-    api: Api<K>,
-) -> Controller<ServiceMeshControlPlane>
+fn owned<K>(controller: Controller<ServiceMeshControlPlane>, api: Api<K>) -> Controller<ServiceMeshControlPlane>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     K::DynamicType: Default + Debug + Clone + Eq + Hash,
@@ -92,39 +94,62 @@ where
 
 async fn rolls(context: Arc<Context>, stop: CancellationToken) {
     let client = context.client.clone();
-    let controller =
-        Controller::new(Api::<ServiceMeshMemberRoll>::all(client.clone()), watcher::Config::default());
+    let controller = Controller::new(
+        Api::<ServiceMeshMemberRoll>::all(client.clone()),
+        watcher::Config::default(),
+    );
     let store = controller.store();
     let controller = controller
         // A namespace may be meant by any roll.
-        .watches(Api::<Namespace>::all(client.clone()), watcher::Config::default(), move |_| {
-            store.state().iter().map(|roll| ObjectRef::from_obj(&**roll)).collect::<Vec<_>>()
-        })
-        .watches(Api::<ServiceMeshControlPlane>::all(client.clone()), watcher::Config::default(), |mesh| {
-            Some(ObjectRef::new(SINGLETON_NAME).within(&mesh.namespace()?))
-        })
-        .watches(Api::<ServiceMeshMember>::all(client), watcher::Config::default(), |member| {
-            Some(ObjectRef::new(SINGLETON_NAME).within(&member.spec.control_plane_ref.namespace))
-        });
+        .watches(
+            Api::<Namespace>::all(client.clone()),
+            watcher::Config::default(),
+            move |_| {
+                store
+                    .state()
+                    .iter()
+                    .map(|roll| ObjectRef::from_obj(&**roll))
+                    .collect::<Vec<_>>()
+            },
+        )
+        .watches(
+            Api::<ServiceMeshControlPlane>::all(client.clone()),
+            watcher::Config::default(),
+            |mesh| Some(ObjectRef::new(SINGLETON_NAME).within(&mesh.namespace()?)),
+        )
+        .watches(
+            Api::<ServiceMeshMember>::all(client),
+            watcher::Config::default(),
+            |member| Some(ObjectRef::new(SINGLETON_NAME).within(&member.spec.control_plane_ref.namespace)),
+        );
     drive(controller, context, stop, Name::MemberRoll, roll::reconcile).await;
 }
 
 async fn members(context: Arc<Context>, stop: CancellationToken) {
     let client = context.client.clone();
-    let controller = Controller::new(Api::<ServiceMeshMember>::all(client.clone()), watcher::Config::default());
+    let controller = Controller::new(
+        Api::<ServiceMeshMember>::all(client.clone()),
+        watcher::Config::default(),
+    );
     let store = controller.store();
     let controller = controller
-        .watches(Api::<Namespace>::all(client.clone()), watcher::Config::default(), |namespace| {
-            Some(ObjectRef::new(SINGLETON_NAME).within(&namespace.name_any()))
-        })
-        .watches(Api::<ServiceMeshControlPlane>::all(client), watcher::Config::default(), move |mesh| {
-            let namespace = mesh.namespace();
-            let members = store.state().into_iter();
-            members
-                .filter(|m| Some(&m.spec.control_plane_ref.namespace) == namespace.as_ref())
-                .map(|m| ObjectRef::from_obj(&*m))
-                .collect::<Vec<_>>()
-        });
+        .watches(
+            Api::<Namespace>::all(client.clone()),
+            watcher::Config::default(),
+            |namespace| Some(ObjectRef::new(SINGLETON_NAME).within(&namespace.name_any())),
+        )
+        .watches(
+            Api::<ServiceMeshControlPlane>::all(client),
+            watcher::Config::default(),
+            move |mesh| {
+                let namespace = mesh.namespace();
+                let members = store.state().into_iter();
+                members
+                    .filter(|m| Some(&m.spec.control_plane_ref.namespace) == namespace.as_ref())
+                    .map(|m| ObjectRef::from_obj(&*m))
+                    .collect::<Vec<_>>()
+            },
+        );
     drive(controller, context, stop, Name::Member, member::reconcile).await;
 }
 

@@ -34,7 +34,11 @@ enum Step {
 
 impl Lease {
     pub(crate) fn new(client: Client, namespace: &str, identity: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), seen: Mutex::new(None) }
+        Self {
+            api: Api::namespaced(client, namespace),
+            identity: identity.to_owned(),
+            seen: Mutex::new(None),
+        }
     }
 
     /// Returns when this replica holds the lease.
@@ -77,7 +81,9 @@ impl Lease {
     /// Gives it back, if it is still ours.
     pub(crate) async fn release(&self) {
         let released = async {
-            let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
+            let Some(mut lease) = self.api.get_opt(NAME).await? else {
+                return Ok(());
+            };
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() == Some(&self.identity) {
                 spec.holder_identity = None;
@@ -96,7 +102,11 @@ impl Lease {
     /// Takes or renews it. The resourceVersion in what is written keeps two replicas from both succeeding.
     async fn attempt(&self) -> kube::Result<bool> {
         let found = self.api.get_opt(NAME).await?;
-        let step = self.step(found.as_ref().and_then(|lease| lease.spec.as_ref()), found.is_some(), Instant::now());
+        let step = self.step(
+            found.as_ref().and_then(|lease| lease.spec.as_ref()),
+            found.is_some(),
+            Instant::now(),
+        );
         let now = MicroTime(Timestamp::now());
         let written = match (step, found) {
             (Step::Wait, _) => return Ok(false),
@@ -110,10 +120,19 @@ impl Lease {
                 self.api.replace(NAME, &PostParams::default(), &lease).await
             }
             (Step::Create | Step::Take, _) => {
-                let mut spec = LeaseSpec { acquire_time: Some(now.clone()), ..LeaseSpec::default() };
+                let mut spec = LeaseSpec {
+                    acquire_time: Some(now.clone()),
+                    ..LeaseSpec::default()
+                };
                 self.fill(&mut spec, now);
-                let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-                let lease = Object { metadata, spec: Some(spec) };
+                let metadata = ObjectMeta {
+                    name: Some(NAME.to_owned()),
+                    ..ObjectMeta::default()
+                };
+                let lease = Object {
+                    metadata,
+                    spec: Some(spec),
+                };
                 self.api.create(&PostParams::default(), &lease).await
             }
         };
@@ -131,7 +150,9 @@ impl Lease {
     }
 
     fn step(&self, spec: Option<&LeaseSpec>, exists: bool, now: Instant) -> Step {
-        let Some(spec) = spec else { return if exists { Step::Take } else { Step::Create } };
+        let Some(spec) = spec else {
+            return if exists { Step::Take } else { Step::Create };
+        };
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         if holder.is_empty() || holder == self.identity {
             return Step::Take;
@@ -139,7 +160,11 @@ impl Lease {
         let mut seen = self.seen.lock();
         match &*seen {
             Some((renewal, since)) if *renewal == spec.renew_time => {
-                if now.duration_since(*since) > LASTS { Step::Take } else { Step::Wait }
+                if now.duration_since(*since) > LASTS {
+                    Step::Take
+                } else {
+                    Step::Wait
+                }
             }
             _ => {
                 *seen = Some((spec.renew_time.clone(), now));
@@ -154,7 +179,8 @@ mod tests {
     use super::*;
 
     fn lease() -> Lease {
-        let (service, _handle) = tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<kube::client::Body>>();
+        let (service, _handle) =
+            tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<kube::client::Body>>();
         Lease::new(Client::new(service, "default"), "operators", "me")
     }
 
@@ -175,8 +201,15 @@ mod tests {
         assert_eq!(lease.step(Some(&held("me", 1)), true, start), Step::Take);
         assert_eq!(lease.step(Some(&held("", 1)), true, start), Step::Take);
         assert_eq!(lease.step(Some(&held("other", 1)), true, start), Step::Wait);
-        assert_eq!(lease.step(Some(&held("other", 2)), true, start + LASTS * 2), Step::Wait, "renewed meanwhile");
-        assert_eq!(lease.step(Some(&held("other", 2)), true, start + LASTS * 2 + EVERY), Step::Wait);
+        assert_eq!(
+            lease.step(Some(&held("other", 2)), true, start + LASTS * 2),
+            Step::Wait,
+            "renewed meanwhile"
+        );
+        assert_eq!(
+            lease.step(Some(&held("other", 2)), true, start + LASTS * 2 + EVERY),
+            Step::Wait
+        );
         assert_eq!(lease.step(Some(&held("other", 2)), true, start + LASTS * 4), Step::Take);
     }
 

@@ -73,7 +73,12 @@ impl Args {
 /// When the address cannot be listened on, the lease may not be taken, or it was lost.
 pub async fn run(client: Client, args: Args, metrics: Registry, stop: CancellationToken) -> anyhow::Result<()> {
     let _ends_with_us = stop.clone().drop_guard();
-    let context = Arc::new(Context::new(client.clone(), args.settings(), Metrics::new(metrics), &args.identity));
+    let context = Arc::new(Context::new(
+        client.clone(),
+        args.settings(),
+        Metrics::new(metrics),
+        &args.identity,
+    ));
     let server = serve::serve(args.listen, context.clone(), stop.clone()).await?;
     let lease = lease::Lease::new(client, &args.namespace, &args.identity);
 

@@ -26,7 +26,9 @@ type Said = (ConditionStatus, ConditionReason, String);
 pub(crate) async fn reconcile(seen: Arc<ServiceMeshMember>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let namespace = seen.namespace().unwrap_or_default();
     let api: Api<ServiceMeshMember> = Api::namespaced(context.client.clone(), &namespace);
-    let Some(member) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };
+    let Some(member) = api.get_opt(&seen.name_any()).await? else {
+        return Ok(Action::await_change());
+    };
     if member.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
@@ -34,7 +36,11 @@ pub(crate) async fn reconcile(seen: Arc<ServiceMeshMember>, context: Arc<Context
         Ok(valid) => valid,
         Err(errors) => {
             let named = errors.errors().iter().any(|error| error.field == "metadata.name");
-            let reason = if named { ConditionReason::InvalidName } else { ConditionReason::ErrorConfiguringNamespace };
+            let reason = if named {
+                ConditionReason::InvalidName
+            } else {
+                ConditionReason::ErrorConfiguringNamespace
+            };
             let said = (ConditionStatus::False, reason, errors.to_string());
             write(&api, &member, None, said).await?;
             return Ok(Action::await_change());
@@ -43,29 +49,59 @@ pub(crate) async fn reconcile(seen: Arc<ServiceMeshMember>, context: Arc<Context
     let target = valid.control_plane();
     let meshes: Api<ServiceMeshControlPlane> = Api::namespaced(context.client.clone(), &target.namespace);
     let Some(mesh) = meshes.get_opt(&target.name).await? else {
-        let why = format!("there is no ServiceMeshControlPlane {}/{}; create it", target.namespace, target.name);
-        write(&api, &member, None, (ConditionStatus::False, ConditionReason::ErrorControlPlaneMissing, why)).await?;
+        let why = format!(
+            "there is no ServiceMeshControlPlane {}/{}; create it",
+            target.namespace, target.name
+        );
+        write(
+            &api,
+            &member,
+            None,
+            (ConditionStatus::False, ConditionReason::ErrorControlPlaneMissing, why),
+        )
+        .await?;
         return Ok(Action::requeue(STEADY));
     };
     if let Err(error) = ensure_roll(&context, &target.namespace).await {
         let why = format!("the ServiceMeshMemberRoll cannot be made: {error}");
-        write(&api, &member, Some(&mesh), (ConditionStatus::False, ConditionReason::CreateMemberRollFailed, why)).await?;
+        write(
+            &api,
+            &member,
+            Some(&mesh),
+            (ConditionStatus::False, ConditionReason::CreateMemberRollFailed, why),
+        )
+        .await?;
         return Err(error.into());
     }
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
     let found = namespaces.get(&namespace).await?;
     let (said, again) = match namespaces::membership(&found, &target.namespace) {
-        Membership::Ours => {
-            ((ConditionStatus::True, ConditionReason::ReconcileSuccessful, "the namespace is in the mesh".to_owned()), STEADY)
-        }
+        Membership::Ours => (
+            (
+                ConditionStatus::True,
+                ConditionReason::ReconcileSuccessful,
+                "the namespace is in the mesh".to_owned(),
+            ),
+            STEADY,
+        ),
         Membership::Theirs => {
             let other = found.labels().get(labels::MEMBER_OF).cloned().unwrap_or_default();
             let why = format!("the namespace is in the mesh of namespace {other}; take it out there first");
-            ((ConditionStatus::False, ConditionReason::ReferencesDifferentControlPlane, why), SOON)
+            (
+                (
+                    ConditionStatus::False,
+                    ConditionReason::ReferencesDifferentControlPlane,
+                    why,
+                ),
+                SOON,
+            )
         }
         Membership::None => {
             let why = "the namespace is being put into the mesh".to_owned();
-            ((ConditionStatus::False, ConditionReason::ErrorConfiguringNamespace, why), SOON)
+            (
+                (ConditionStatus::False, ConditionReason::ErrorConfiguringNamespace, why),
+                SOON,
+            )
         }
     };
     write(&api, &member, Some(&mesh), said).await?;
@@ -106,7 +142,13 @@ async fn write(
     let version = mesh_status.and_then(|s| s.operator_version.as_ref()).zip(generation);
     let now = now();
     let next = MemberObjectStatus {
-        annotations: Some([("controlPlaneRef".to_owned(), format!("{}/{}", target.namespace, target.name))].into()),
+        annotations: Some(
+            [(
+                "controlPlaneRef".to_owned(),
+                format!("{}/{}", target.namespace, target.name),
+            )]
+            .into(),
+        ),
         observed_generation: member.metadata.generation,
         mesh_generation: generation,
         mesh_reconciled_version: version.map(|(version, generation)| format!("{version}-{generation}")),
@@ -121,7 +163,11 @@ async fn write(
     }
     let patch = json!([{ "op": "add", "path": "/status", "value": next }]);
     let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(&member.name_any(), &params, &Patch::Json::<()>(patch)).await?;
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(&member.name_any(), &params, &Patch::Json::<()>(patch))
+        .await?;
     Ok(())
 }

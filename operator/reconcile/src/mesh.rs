@@ -47,24 +47,41 @@ pub(crate) async fn reconcile(
     let api: Api<ServiceMeshControlPlane> =
         Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());
     // The watch may lag behind our own status; deciding on it would write the same twice.
-    let Some(mesh) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };
+    let Some(mesh) = api.get_opt(&seen.name_any()).await? else {
+        return Ok(Action::await_change());
+    };
     let all: Api<ServiceMeshControlPlane> = Api::all(context.client.clone());
-    let older: Vec<_> =
-        all.list(&ListParams::default()).await?.items.into_iter().filter(|other| age(other) < age(&mesh)).collect();
+    let older: Vec<_> = all
+        .list(&ListParams::default())
+        .await?
+        .items
+        .into_iter()
+        .filter(|other| age(other) < age(&mesh))
+        .collect();
     let in_the_way = conflicts(&mesh, &older);
     if mesh.metadata.deletion_timestamp.is_some() {
         return delete(&context, &api, &mesh, in_the_way.is_empty()).await;
     }
-    let reconciliation = Reconciliation { context: &context, api: &api, mesh: &mesh };
+    let reconciliation = Reconciliation {
+        context: &context,
+        api: &api,
+        mesh: &mesh,
+    };
     if !in_the_way.is_empty() {
-        let text = in_the_way.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let text = in_the_way
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n");
         reconciliation.refuse(ConditionReason::ErrMultipleSmcps, text).await?;
         return Ok(Action::requeue(BLOCKED));
     }
     match ValidatedMesh::check(&mesh, &context.settings) {
         Ok(valid) => reconciliation.run(&valid).await,
         Err(errors) => {
-            reconciliation.refuse(ConditionReason::ValidationError, errors.to_string()).await?;
+            reconciliation
+                .refuse(ConditionReason::ValidationError, errors.to_string())
+                .await?;
             Ok(Action::await_change())
         }
     }
@@ -72,7 +89,10 @@ pub(crate) async fn reconcile(
 
 /// The older of two wins; of two made in the same second, the one whose uid sorts first.
 fn age(mesh: &ServiceMeshControlPlane) -> (Option<i64>, Option<String>) {
-    (mesh.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()), mesh.uid())
+    (
+        mesh.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+        mesh.uid(),
+    )
 }
 
 struct Reconciliation<'a> {
@@ -94,7 +114,14 @@ impl Reconciliation<'_> {
         now: &'f str,
     ) -> Facts<'f> {
         let generation = self.mesh.metadata.generation.unwrap_or_default();
-        Facts { generation, operator_version: VERSION, mesh, progress, components, now }
+        Facts {
+            generation,
+            operator_version: VERSION,
+            mesh,
+            progress,
+            components,
+            now,
+        }
     }
 
     /// Reports why nothing is done; what runs keeps running.
@@ -103,7 +130,9 @@ impl Reconciliation<'_> {
         let progress = Progress::Failed(reason, message.clone());
         let next = status::next(&self.before(), &self.facts(None, progress, BTreeMap::new(), &now));
         if self.write(&next).await? {
-            self.context.event(&about(self.mesh), true, &format!("{reason:?}"), &message).await;
+            self.context
+                .event(&about(self.mesh), true, &format!("{reason:?}"), &message)
+                .await;
         }
         Ok(())
     }
@@ -129,11 +158,20 @@ impl Reconciliation<'_> {
 
         let mut components = components(&manifests, &live);
         self.explain(mesh, &mut components, &live).await?;
-        let broken = components.values().any(|state| state.pending || !state.broken.is_empty());
+        let broken = components
+            .values()
+            .any(|state| state.pending || !state.broken.is_empty());
         let progress = if !failures.is_empty() {
             Progress::Failed(ConditionReason::ReconcileError, failures.join("; "))
         } else {
-            waiting.map_or(Progress::Complete, Progress::Waiting)
+            waiting.map_or(Progress::Complete, |what| {
+                let states = components
+                    .iter()
+                    .filter(|(component, _)| **component != Component::IstioIngress);
+                let reasons = states.flat_map(|(_, state)| state.broken.values());
+                let reasons: Vec<_> = reasons.map(String::as_str).collect();
+                Progress::Waiting(format!("{what}; now: {}", reasons.join("; ")))
+            })
         };
         self.report(mesh, phase, progress, components).await?;
         if !failures.is_empty() {
@@ -156,8 +194,13 @@ impl Reconciliation<'_> {
         let patch = json!({
             "metadata": { "finalizers": finalizers, "resourceVersion": self.mesh.metadata.resource_version },
         });
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.api.patch(&self.mesh.name_any(), &params, &Patch::Merge(patch)).await?;
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        self.api
+            .patch(&self.mesh.name_any(), &params, &Patch::Merge(patch))
+            .await?;
         Ok(())
     }
 
@@ -207,9 +250,13 @@ impl Reconciliation<'_> {
             let found = live.get(id).cloned().flatten();
             if found.is_none() && needs_control_plane(manifest) {
                 let states = components(manifests, live);
-                let ready = [Component::IstioDiscovery, Component::MeshConfig].iter().all(|component| {
-                    states.get(component).is_some_and(|state| state.broken.keys().all(|k| !gates(k)))
-                });
+                let ready = [Component::IstioDiscovery, Component::MeshConfig]
+                    .iter()
+                    .all(|component| {
+                        states
+                            .get(component)
+                            .is_some_and(|state| state.broken.keys().all(|k| !gates(k)))
+                    });
                 if !ready {
                     waiting = Some(format!("{id} is made when the control plane works"));
                     continue;
@@ -295,11 +342,17 @@ impl Reconciliation<'_> {
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &mesh.key().namespace);
         for state in components.values_mut() {
             for (resource, why) in &mut state.broken {
-                let Some(name) = resource.strip_prefix("Deployment/") else { continue };
+                let Some(name) = resource.strip_prefix("Deployment/") else {
+                    continue;
+                };
                 let found = live.iter().find(|(id, _)| id.kind == "Deployment" && id.name == name);
                 let selector = found.and_then(|(_, live)| live.as_ref()?.pointer("/spec/selector/matchLabels"));
-                let Some(Value::Object(selector)) = selector else { continue };
-                let pairs = selector.iter().filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)));
+                let Some(Value::Object(selector)) = selector else {
+                    continue;
+                };
+                let pairs = selector
+                    .iter()
+                    .filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)));
                 let list = ListParams::default().labels(&pairs.collect::<Vec<_>>().join(","));
                 if let Some(reason) = pods.list(&list).await?.items.iter().find_map(readiness::pod) {
                     why.push_str(&format!(" ({reason})"));
@@ -317,7 +370,12 @@ impl Reconciliation<'_> {
         components: BTreeMap<Component, ComponentState>,
     ) -> Result<(), ReconcileError> {
         // What was announced meanwhile is what this follows on.
-        let current = self.api.get_opt(&self.mesh.name_any()).await?.and_then(|mesh| mesh.status).unwrap_or_default();
+        let current = self
+            .api
+            .get_opt(&self.mesh.name_any())
+            .await?
+            .and_then(|mesh| mesh.status)
+            .unwrap_or_default();
         let was_ready = status::holds(&current, ConditionType::Ready);
         let now = now();
         let next = status::next(&current, &self.facts(Some(mesh), progress, components, &now));
@@ -325,18 +383,30 @@ impl Reconciliation<'_> {
             return Ok(());
         }
         self.replace_status(&next).await?;
-        let message = |kind| status::condition(&next, kind).and_then(|c| c.message.clone()).unwrap_or_default();
+        let message = |kind| {
+            status::condition(&next, kind)
+                .and_then(|c| c.message.clone())
+                .unwrap_or_default()
+        };
         let about = about(self.mesh);
         let finished = |kind| status::holds(&next, kind) && !status::holds(&current, kind);
         if finished(ConditionType::Installed) {
-            self.context.event(&about, false, "Installed", "all objects of the mesh were made").await;
+            self.context
+                .event(&about, false, "Installed", "all objects of the mesh were made")
+                .await;
         } else if finished(ConditionType::Reconciled) && phase != Phase::Steady {
-            self.context.event(&about, false, "Updated", &message(ConditionType::Reconciled)).await;
+            self.context
+                .event(&about, false, "Updated", &message(ConditionType::Reconciled))
+                .await;
         }
         if finished(ConditionType::Ready) {
-            self.context.event(&about, false, "Ready", &message(ConditionType::Ready)).await;
+            self.context
+                .event(&about, false, "Ready", &message(ConditionType::Ready))
+                .await;
         } else if was_ready && !status::holds(&next, ConditionType::Ready) {
-            self.context.event(&about, true, "NotReady", &message(ConditionType::Ready)).await;
+            self.context
+                .event(&about, true, "NotReady", &message(ConditionType::Ready))
+                .await;
         }
         Ok(())
     }
@@ -354,8 +424,13 @@ impl Reconciliation<'_> {
     async fn replace_status(&self, next: &ControlPlaneStatus) -> Result<(), ReconcileError> {
         let patch = json!([{ "op": "add", "path": "/status", "value": next }]);
         let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.api.patch_status(&self.mesh.name_any(), &params, &Patch::Json::<()>(patch)).await?;
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        self.api
+            .patch_status(&self.mesh.name_any(), &params, &Patch::Json::<()>(patch))
+            .await?;
         Ok(())
     }
 }
@@ -408,7 +483,10 @@ fn components(manifests: &[Manifest], live: &Live) -> BTreeMap<Component, Compon
     }
     for (component, state) in &mut states {
         if !present.contains(component) {
-            *state = ComponentState { pending: true, broken: std::mem::take(&mut state.broken) };
+            *state = ComponentState {
+                pending: true,
+                broken: std::mem::take(&mut state.broken),
+            };
         }
     }
     states
@@ -437,16 +515,26 @@ async fn delete(
     if !mesh.finalizers().iter().any(|f| f == labels::FINALIZER) {
         return Ok(Action::await_change());
     }
-    let key = MeshKey { namespace: mesh.namespace().unwrap_or_default(), name: mesh.name_any() };
+    let key = MeshKey {
+        namespace: mesh.namespace().unwrap_or_default(),
+        name: mesh.name_any(),
+    };
     let reconciliation = Reconciliation { context, api, mesh };
     if was_acted_on {
-        let before = mesh.status.as_ref().and_then(|s| status::condition(s, ConditionType::Reconciled));
+        let before = mesh
+            .status
+            .as_ref()
+            .and_then(|s| status::condition(s, ConditionType::Reconciled));
         if before.and_then(|c| c.reason) != Some(ConditionReason::Deleting) {
             let now = now();
             let progress = Progress::Failed(ConditionReason::Deleting, "the mesh is being removed".to_owned());
             let facts = reconciliation.facts(None, progress, BTreeMap::new(), &now);
-            reconciliation.write(&status::next(&reconciliation.before(), &facts)).await?;
-            context.event(&about(mesh), false, "Deleting", "the mesh is being removed").await;
+            reconciliation
+                .write(&status::next(&reconciliation.before(), &facts))
+                .await?;
+            context
+                .event(&about(mesh), false, "Deleting", "the mesh is being removed")
+                .await;
         }
         let selector = labels::owned_selector(&key);
         let mut owned = apply::owned(&context.client, &selector).await?;
@@ -467,11 +555,26 @@ async fn delete(
         }
         delete_leases(context, &key).await?;
     }
-    let finalizers: Vec<_> = mesh.finalizers().iter().filter(|f| *f != labels::FINALIZER).cloned().collect();
+    let finalizers: Vec<_> = mesh
+        .finalizers()
+        .iter()
+        .filter(|f| *f != labels::FINALIZER)
+        .cloned()
+        .collect();
     // The status may have been written above: what is patched is the object as it is now.
-    let Some(current) = api.get_opt(&key.name).await? else { return Ok(Action::await_change()) };
-    Reconciliation { context, api, mesh: &current }.patch_finalizers(&finalizers).await?;
-    context.event(&about(mesh), false, "Deleted", "the mesh was removed").await;
+    let Some(current) = api.get_opt(&key.name).await? else {
+        return Ok(Action::await_change());
+    };
+    Reconciliation {
+        context,
+        api,
+        mesh: &current,
+    }
+    .patch_finalizers(&finalizers)
+    .await?;
+    context
+        .event(&about(mesh), false, "Deleted", "the mesh was removed")
+        .await;
     Ok(Action::await_change())
 }
 

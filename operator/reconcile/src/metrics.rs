@@ -70,12 +70,22 @@ impl Metrics {
         registry.register_with_unit("reconciliation", "How long one took", Unit::Seconds, durations.clone());
         registry.register("writes", "Objects of meshes that were written", writes.clone());
         registry.register("leading", "1 while this replica leads", leading.clone());
-        Self { registry: all, reconciliations, durations, writes, leading }
+        Self {
+            registry: all,
+            reconciliations,
+            durations,
+            writes,
+            leading,
+        }
     }
 
     pub(crate) fn reconciled(&self, controller: Controller, outcome: Outcome, took: Duration) {
-        self.reconciliations.get_or_create(&Reconciled { controller, outcome }).inc();
-        self.durations.get_or_create(&Took { controller }).observe(took.as_secs_f64());
+        self.reconciliations
+            .get_or_create(&Reconciled { controller, outcome })
+            .inc();
+        self.durations
+            .get_or_create(&Took { controller })
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn wrote(&self, write: Wrote) {

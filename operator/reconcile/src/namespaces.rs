@@ -61,14 +61,22 @@ pub(crate) async fn release(context: &Context, name: &str, mesh_namespace: &str)
         other => other?,
     }
     clean(context, name, mesh_namespace).await?;
-    context.leaving.lock().insert((mesh_namespace.to_owned(), name.to_owned()));
+    context
+        .leaving
+        .lock()
+        .insert((mesh_namespace.to_owned(), name.to_owned()));
     Ok(())
 }
 
 /// Looks once more at namespaces that left a mesh. Returns whether there were any.
 pub(crate) async fn look_again(context: &Context, mesh_namespace: &str) -> kube::Result<bool> {
-    let left: Vec<_> =
-        context.leaving.lock().iter().filter(|(mesh, _)| mesh == mesh_namespace).cloned().collect();
+    let left: Vec<_> = context
+        .leaving
+        .lock()
+        .iter()
+        .filter(|(mesh, _)| mesh == mesh_namespace)
+        .cloned()
+        .collect();
     let api: Api<Namespace> = Api::all(context.client.clone());
     for entry in &left {
         let found = api.get_opt(&entry.1).await?;
@@ -83,8 +91,14 @@ pub(crate) async fn look_again(context: &Context, mesh_namespace: &str) -> kube:
 /// Deletes the trust bundle, if it is this mesh's: the control plane labels what it writes.
 pub(crate) async fn clean(context: &Context, namespace: &str, mesh_namespace: &str) -> kube::Result<()> {
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
-    let Some(bundle) = api.get_opt(TRUST_BUNDLE).await? else { return Ok(()) };
-    if bundle.labels().get(labels::MEMBER_OF).is_none_or(|mesh| mesh != mesh_namespace) {
+    let Some(bundle) = api.get_opt(TRUST_BUNDLE).await? else {
+        return Ok(());
+    };
+    if bundle
+        .labels()
+        .get(labels::MEMBER_OF)
+        .is_none_or(|mesh| mesh != mesh_namespace)
+    {
         return Ok(());
     }
     match api.delete(TRUST_BUNDLE, &DeleteParams::default()).await {
@@ -96,7 +110,10 @@ pub(crate) async fn clean(context: &Context, namespace: &str, mesh_namespace: &s
 
 async fn label(context: &Context, name: &str, value: Value) -> kube::Result<()> {
     let api: Api<Namespace> = Api::all(context.client.clone());
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     let patch = json!({ "metadata": { "labels": { (labels::MEMBER_OF): value } } });
     api.patch(name, &params, &Patch::Merge(patch)).await.map(drop)
 }

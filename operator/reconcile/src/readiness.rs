@@ -28,8 +28,13 @@ pub fn deployment(live: &Value) -> Works {
         (condition.type_ == "ReplicaFailure" && condition.status == "True")
             || (condition.type_ == "Progressing" && condition.status == "False")
     });
-    let why = refused.and_then(|condition| condition.message.clone()).map(|m| format!(": {m}")).unwrap_or_default();
-    Err(format!("Deployment {name}: {available} of {wanted} pods available, {updated} up to date{why}"))
+    let why = refused
+        .and_then(|condition| condition.message.clone())
+        .map(|m| format!(": {m}"))
+        .unwrap_or_default();
+    Err(format!(
+        "Deployment {name}: {available} of {wanted} pods available, {updated} up to date{why}"
+    ))
 }
 
 /// A webhook configuration works when each of its webhooks can be called: somebody wrote the CA bundle.
@@ -37,14 +42,25 @@ pub fn deployment(live: &Value) -> Works {
 /// # Errors
 /// Why it does not.
 pub fn webhooks(live: &Value) -> Works {
-    let name = live.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let name = live
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let webhooks = live.get("webhooks").and_then(Value::as_array).into_iter().flatten();
     let without = webhooks
         .filter(|webhook| {
-            webhook.pointer("/clientConfig/caBundle").and_then(Value::as_str).unwrap_or_default().is_empty()
+            webhook
+                .pointer("/clientConfig/caBundle")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .is_empty()
         })
         .count();
-    if without == 0 { Ok(()) } else { Err(format!("{name}: the control plane has not written its CA bundle yet")) }
+    if without == 0 {
+        Ok(())
+    } else {
+        Err(format!("{name}: the control plane has not written its CA bundle yet"))
+    }
 }
 
 /// What is wrong with a pod, if anything, in a sentence that says what to do.
@@ -52,11 +68,19 @@ pub fn webhooks(live: &Value) -> Works {
 pub fn pod(pod: &Pod) -> Option<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref()?;
-    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let containers = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten());
     if let Some(reason) = containers.filter(|container| !container.ready).find_map(container) {
         return Some(format!("pod {name}: {reason}"));
     }
-    let unplaced = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    let unplaced = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False");
     let message = unplaced?.message.clone().unwrap_or_default();
     Some(format!("pod {name} has no node: {message}"))
 }
@@ -74,8 +98,13 @@ fn container(status: &ContainerStatus) -> Option<String> {
             )),
             "CrashLoopBackOff" => {
                 let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-                let code = last.map(|last| format!(" with exit code {}", last.exit_code)).unwrap_or_default();
-                Some(format!("container {name} ended {} times{code}; see kubectl logs --previous", status.restart_count))
+                let code = last
+                    .map(|last| format!(" with exit code {}", last.exit_code))
+                    .unwrap_or_default();
+                Some(format!(
+                    "container {name} ended {} times{code}; see kubectl logs --previous",
+                    status.restart_count
+                ))
             }
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                 Some(format!("container {name} cannot be made: {message}"))
@@ -107,7 +136,12 @@ mod tests {
     #[test]
     fn a_deployment_works_when_all_pods_of_its_newest_template_are_available() {
         assert_eq!(deployment(&state(2, 2, 2, 2, 2)), Ok(()));
-        for not_yet in [state(3, 2, 2, 2, 2), state(2, 2, 1, 2, 2), state(2, 2, 2, 1, 2), state(2, 2, 2, 2, 3)] {
+        for not_yet in [
+            state(3, 2, 2, 2, 2),
+            state(2, 2, 1, 2, 2),
+            state(2, 2, 2, 1, 2),
+            state(2, 2, 2, 2, 3),
+        ] {
             assert!(deployment(&not_yet).is_err(), "{not_yet}");
         }
         assert_eq!(
@@ -118,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_webhook_without_a_bundle_does_not_work() {
-        let with = |bundle: &str| json!({"metadata": {"name": "w"}, "webhooks": [{"clientConfig": {"caBundle": bundle}}]});
+        let with =
+            |bundle: &str| json!({"metadata": {"name": "w"}, "webhooks": [{"clientConfig": {"caBundle": bundle}}]});
         assert_eq!(webhooks(&with("eA==")), Ok(()));
         assert!(webhooks(&with("")).is_err());
         assert!(webhooks(&json!({"metadata": {"name": "w"}, "webhooks": [{"clientConfig": {}}]})).is_err());

@@ -36,7 +36,9 @@ pub(crate) async fn reconcile(
 ) -> Result<Action, ReconcileError> {
     let namespace = seen.namespace().unwrap_or_default();
     let api: Api<ServiceMeshMemberRoll> = Api::namespaced(context.client.clone(), &namespace);
-    let Some(roll) = api.get_opt(&seen.name_any()).await? else { return Ok(Action::await_change()) };
+    let Some(roll) = api.get_opt(&seen.name_any()).await? else {
+        return Ok(Action::await_change());
+    };
     let own = own_members(&context, &namespace).await?;
     if roll.metadata.deletion_timestamp.is_some() {
         return leave_all(&context, &api, &roll, &own).await;
@@ -45,7 +47,11 @@ pub(crate) async fn reconcile(
         Ok(valid) => valid,
         Err(errors) => {
             let named = errors.errors().iter().any(|error| error.field == "metadata.name");
-            let reason = if named { ConditionReason::ErrInvalidName } else { ConditionReason::ReconcileError };
+            let reason = if named {
+                ConditionReason::ErrInvalidName
+            } else {
+                ConditionReason::ReconcileError
+            };
             let condition = (ConditionStatus::False, reason, errors.to_string());
             write(&context, &api, &roll, refused(&roll, condition)).await?;
             return Ok(Action::await_change());
@@ -59,9 +65,12 @@ pub(crate) async fn reconcile(
 
     let namespaces = namespaces::all(&context).await?;
     let empty = BTreeMap::new();
-    let mut resolved = valid.resolve(
-        namespaces.iter().filter_map(|n| Some((n.metadata.name.as_deref()?, n.metadata.labels.as_ref().unwrap_or(&empty)))),
-    );
+    let mut resolved = valid.resolve(namespaces.iter().filter_map(|n| {
+        Some((
+            n.metadata.name.as_deref()?,
+            n.metadata.labels.as_ref().unwrap_or(&empty),
+        ))
+    }));
     resolved.present.extend(own);
     let mesh = mesh_of(&context, &namespace).await?;
     let members = match &mesh {
@@ -74,7 +83,9 @@ pub(crate) async fn reconcile(
     if leaving && !just_left(&context, &namespace, &namespaces) {
         namespaces::look_again(&context, &namespace).await?;
     }
-    let failed = members.values().any(|m| matches!(m, Member::Pending(ConditionReason::ErrorConfiguringNamespace, _)));
+    let failed = members
+        .values()
+        .any(|m| matches!(m, Member::Pending(ConditionReason::ErrorConfiguringNamespace, _)));
     Ok(Action::requeue(if leaving || failed { LEAVING } else { STEADY }))
 }
 
@@ -91,7 +102,9 @@ fn just_left(context: &Context, mesh_namespace: &str, namespaces: &[Namespace]) 
 async fn own_members(context: &Context, mesh_namespace: &str) -> kube::Result<BTreeSet<String>> {
     let api: Api<ServiceMeshMember> = Api::all(context.client.clone());
     let members = api.list(&ListParams::default()).await?.items;
-    let alive = members.iter().filter(|member| member.metadata.deletion_timestamp.is_none());
+    let alive = members
+        .iter()
+        .filter(|member| member.metadata.deletion_timestamp.is_none());
     let valid = alive.filter_map(|m| ValidatedMember::check(m, &context.settings.operator_namespace).ok());
     Ok(valid
         .filter(|member| member.control_plane().namespace == mesh_namespace)
@@ -104,7 +117,12 @@ async fn mesh_of(context: &Context, namespace: &str) -> kube::Result<Option<Serv
     let api: Api<ServiceMeshControlPlane> = Api::namespaced(context.client.clone(), namespace);
     let mut meshes = api.list(&ListParams::default()).await?.items;
     meshes.retain(|mesh| mesh.metadata.deletion_timestamp.is_none());
-    meshes.sort_by_key(|mesh| (mesh.metadata.creation_timestamp.as_ref().map(|t| t.0.as_second()), mesh.uid()));
+    meshes.sort_by_key(|mesh| {
+        (
+            mesh.metadata.creation_timestamp.as_ref().map(|t| t.0.as_second()),
+            mesh.uid(),
+        )
+    });
     Ok(meshes.into_iter().next())
 }
 
@@ -160,12 +178,19 @@ fn status(
 ) -> MemberRollStatus {
     let all: Vec<String> = resolved.present.union(&resolved.missing).cloned().collect();
     let of = |want: fn(&Member) -> bool| -> Vec<String> {
-        members.iter().filter(|(_, member)| want(member)).map(|(name, _)| name.clone()).collect()
+        members
+            .iter()
+            .filter(|(_, member)| want(member))
+            .map(|(name, _)| name.clone())
+            .collect()
     };
     let configured = of(|member| *member == Member::Configured);
     let terminating = of(|member| *member == Member::Terminating);
-    let pending: Vec<_> =
-        all.iter().filter(|name| !configured.contains(name) && !terminating.contains(name)).cloned().collect();
+    let pending: Vec<_> = all
+        .iter()
+        .filter(|name| !configured.contains(name) && !terminating.contains(name))
+        .cloned()
+        .collect();
     let problems: Vec<_> = members
         .values()
         .filter_map(|member| match member {
@@ -178,10 +203,16 @@ fn status(
             let why = "there is no ServiceMeshControlPlane in this namespace; create one".to_owned();
             (ConditionStatus::False, ConditionReason::ErrSmcpMissing, why)
         }
-        Some(_) if !problems.is_empty() => (ConditionStatus::False, ConditionReason::ReconcileError, problems.join("; ")),
-        Some(_) if resolved.missing.is_empty() => {
-            (ConditionStatus::True, ConditionReason::Configured, "all members are configured".to_owned())
-        }
+        Some(_) if !problems.is_empty() => (
+            ConditionStatus::False,
+            ConditionReason::ReconcileError,
+            problems.join("; "),
+        ),
+        Some(_) if resolved.missing.is_empty() => (
+            ConditionStatus::True,
+            ConditionReason::Configured,
+            "all members are configured".to_owned(),
+        ),
         Some(_) => {
             let missing = resolved.missing.iter().cloned().collect::<Vec<_>>().join(", ");
             let why = format!("all members that exist are configured; these join when they are created: {missing}");
@@ -192,17 +223,27 @@ fn status(
     let now = now();
     let statuses = all.iter().map(|name| {
         let said = match members.get(name) {
-            Some(Member::Configured) => {
-                (ConditionStatus::True, ConditionReason::Configured, "it is in the mesh".to_owned())
-            }
-            Some(Member::Terminating) => {
-                (ConditionStatus::False, ConditionReason::Terminating, "the namespace is going away".to_owned())
-            }
+            Some(Member::Configured) => (
+                ConditionStatus::True,
+                ConditionReason::Configured,
+                "it is in the mesh".to_owned(),
+            ),
+            Some(Member::Terminating) => (
+                ConditionStatus::False,
+                ConditionReason::Terminating,
+                "the namespace is going away".to_owned(),
+            ),
             Some(Member::Pending(reason, why)) => (ConditionStatus::False, *reason, why.clone()),
-            None if mesh.is_none() => {
-                (ConditionStatus::False, ConditionReason::ErrSmcpMissing, "there is no control plane".to_owned())
-            }
-            None => (ConditionStatus::False, ConditionReason::NamespaceNotExists, "the namespace does not exist".to_owned()),
+            None if mesh.is_none() => (
+                ConditionStatus::False,
+                ConditionReason::ErrSmcpMissing,
+                "there is no control plane".to_owned(),
+            ),
+            None => (
+                ConditionStatus::False,
+                ConditionReason::NamespaceNotExists,
+                "the namespace does not exist".to_owned(),
+            ),
         };
         let old = before.member_statuses.iter().flatten().find(|m| m.namespace == *name);
         let old = old.and_then(|m| m.conditions.as_ref());
@@ -215,11 +256,22 @@ fn status(
     let generation = mesh_status.and_then(|s| s.observed_generation);
     let version = mesh_status.and_then(|s| s.operator_version.as_ref()).zip(generation);
     MemberRollStatus {
-        annotations: Some([("configuredMemberCount".to_owned(), format!("{}/{}", configured.len(), all.len()))].into()),
+        annotations: Some(
+            [(
+                "configuredMemberCount".to_owned(),
+                format!("{}/{}", configured.len(), all.len()),
+            )]
+            .into(),
+        ),
         observed_generation: roll.metadata.generation,
         mesh_generation: generation,
         mesh_reconciled_version: version.map(|(version, generation)| format!("{version}-{generation}")),
-        conditions: Some(vec![stamped(before.conditions.as_ref(), ConditionType::Ready, said, &now)]),
+        conditions: Some(vec![stamped(
+            before.conditions.as_ref(),
+            ConditionType::Ready,
+            said,
+            &now,
+        )]),
         member_statuses: Some(statuses.collect()),
         members: Some(all.clone()),
         configured_members: Some(configured),
@@ -229,13 +281,14 @@ fn status(
 }
 
 /// The status of a roll that cannot be acted on: members stay as they are.
-fn refused(
-    roll: &ServiceMeshMemberRoll,
-    said: (ConditionStatus, ConditionReason, String),
-) -> MemberRollStatus {
+fn refused(roll: &ServiceMeshMemberRoll, said: (ConditionStatus, ConditionReason, String)) -> MemberRollStatus {
     let before = roll.status.clone().unwrap_or_default();
     let conditions: Vec<Condition> = vec![stamped(before.conditions.as_ref(), ConditionType::Ready, said, &now())];
-    MemberRollStatus { observed_generation: roll.metadata.generation, conditions: Some(conditions), ..before }
+    MemberRollStatus {
+        observed_generation: roll.metadata.generation,
+        conditions: Some(conditions),
+        ..before
+    }
 }
 
 async fn write(
@@ -249,8 +302,12 @@ async fn write(
     }
     let patch = json!([{ "op": "add", "path": "/status", "value": next }]);
     let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(&roll.name_any(), &params, &Patch::Json::<()>(patch)).await?;
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(&roll.name_any(), &params, &Patch::Json::<()>(patch))
+        .await?;
     let reason = |status: &MemberRollStatus| status.conditions.iter().flatten().next().and_then(|c| c.reason);
     if reason(&next) != roll.status.as_ref().and_then(reason) {
         let condition = next.conditions.iter().flatten().next();
@@ -282,7 +339,10 @@ async fn patch_finalizers(
     let patch = json!({
         "metadata": { "finalizers": finalizers, "resourceVersion": roll.metadata.resource_version },
     });
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     api.patch(&roll.name_any(), &params, &Patch::Merge(patch)).await?;
     Ok(())
 }
@@ -304,7 +364,12 @@ async fn leave_all(
             namespaces::release(context, &name, &mesh_namespace).await?;
         }
     }
-    let finalizers: Vec<_> = roll.finalizers().iter().filter(|f| *f != labels::FINALIZER).cloned().collect();
+    let finalizers: Vec<_> = roll
+        .finalizers()
+        .iter()
+        .filter(|f| *f != labels::FINALIZER)
+        .cloned()
+        .collect();
     patch_finalizers(api, roll, &finalizers).await?;
     tokio::time::sleep(LEAVING).await;
     namespaces::look_again(context, &mesh_namespace).await?;
@@ -317,7 +382,11 @@ mod tests {
     use serde_json::Value;
 
     fn roll(spec: Value, created_by: bool) -> ServiceMeshMemberRoll {
-        let annotations = if created_by { json!({ (labels::CREATED_BY): "x" }) } else { json!({}) };
+        let annotations = if created_by {
+            json!({ (labels::CREATED_BY): "x" })
+        } else {
+            json!({})
+        };
         serde_json::from_value(json!({
             "apiVersion": "maistra.io/v1", "kind": "ServiceMeshMemberRoll",
             "metadata": {"name": "default", "namespace": "mesh", "annotations": annotations, "generation": 7},
@@ -339,7 +408,10 @@ mod tests {
             "status": {"observedGeneration": 3, "operatorVersion": "1.2.3", "readiness": {"components": {}}},
         }))
         .unwrap();
-        let resolved = Resolved { present: set(&["one"]), missing: set(&["later"]) };
+        let resolved = Resolved {
+            present: set(&["one"]),
+            missing: set(&["later"]),
+        };
         let members = [("one".to_owned(), Member::Configured)].into();
         let status = status(&roll(json!({}), false), Some(&mesh), &resolved, &members);
         assert_eq!(status.annotations.unwrap()["configuredMemberCount"], "1/2");
@@ -348,14 +420,23 @@ mod tests {
         assert_eq!(status.mesh_reconciled_version.as_deref(), Some("1.2.3-3"));
         assert_eq!(status.conditions.unwrap()[0].reason, Some(ConditionReason::Configured));
         let statuses = status.member_statuses.unwrap();
-        assert_eq!(statuses[0].conditions.as_ref().unwrap()[0].reason, Some(ConditionReason::NamespaceNotExists));
+        assert_eq!(
+            statuses[0].conditions.as_ref().unwrap()[0].reason,
+            Some(ConditionReason::NamespaceNotExists)
+        );
     }
 
     #[test]
     fn without_a_control_plane_all_are_pending() {
-        let resolved = Resolved { present: set(&["one"]), missing: set(&[]) };
+        let resolved = Resolved {
+            present: set(&["one"]),
+            missing: set(&[]),
+        };
         let status = status(&roll(json!({}), false), None, &resolved, &BTreeMap::new());
-        assert_eq!(status.conditions.unwrap()[0].reason, Some(ConditionReason::ErrSmcpMissing));
+        assert_eq!(
+            status.conditions.unwrap()[0].reason,
+            Some(ConditionReason::ErrSmcpMissing)
+        );
         assert_eq!(status.pending_members.unwrap(), ["one"]);
     }
 

@@ -75,13 +75,23 @@ pub(crate) fn next(before: &ControlPlaneStatus, facts: &Facts<'_>) -> ControlPla
     let phase = phase(before, facts.generation, facts.operator_version);
     let reconciled = reconciled(before, phase, facts);
     let installed = match (holds(before, ConditionType::Installed), &facts.progress) {
-        (true, _) => (ConditionStatus::True, ConditionReason::InstallSuccessful, "all objects were made".to_owned()),
-        (false, Progress::Complete) => {
-            (ConditionStatus::True, ConditionReason::InstallSuccessful, "all objects were made".to_owned())
-        }
+        (true, _) => (
+            ConditionStatus::True,
+            ConditionReason::InstallSuccessful,
+            "all objects were made".to_owned(),
+        ),
+        (false, Progress::Complete) => (
+            ConditionStatus::True,
+            ConditionReason::InstallSuccessful,
+            "all objects were made".to_owned(),
+        ),
         (false, _) => (ConditionStatus::False, reconciled.1, reconciled.2.clone()),
     };
-    let ready = if reconciled.0 == ConditionStatus::True { ready(facts) } else { reconciled.clone() };
+    let ready = if reconciled.0 == ConditionStatus::True {
+        ready(facts)
+    } else {
+        reconciled.clone()
+    };
     let conditions = [
         (ConditionType::Installed, installed),
         (ConditionType::Reconciled, reconciled),
@@ -97,14 +107,30 @@ pub(crate) fn next(before: &ControlPlaneStatus, facts: &Facts<'_>) -> ControlPla
     ControlPlaneStatus {
         annotations,
         conditions: Some(
-            conditions.into_iter().map(|(kind, said)| stamped(before.conditions.as_ref(), kind, said, facts.now)).collect(),
+            conditions
+                .into_iter()
+                .map(|(kind, said)| stamped(before.conditions.as_ref(), kind, said, facts.now))
+                .collect(),
         ),
         observed_generation: Some(facts.generation),
         operator_version: Some(facts.operator_version.to_owned()),
-        chart_version: facts.mesh.map(|m| m.version().to_owned()).or_else(|| before.chart_version.clone()),
-        components: facts.mesh.map(|_| components(before, facts)).or_else(|| before.components.clone()),
-        readiness: if facts.mesh.is_some() { Readiness { components: readiness } } else { before.readiness.clone() },
-        applied_spec: facts.mesh.map(|m| m.applied_spec().clone()).or_else(|| before.applied_spec.clone()),
+        chart_version: facts
+            .mesh
+            .map(|m| m.version().to_owned())
+            .or_else(|| before.chart_version.clone()),
+        components: facts
+            .mesh
+            .map(|_| components(before, facts))
+            .or_else(|| before.components.clone()),
+        readiness: if facts.mesh.is_some() {
+            Readiness { components: readiness }
+        } else {
+            before.readiness.clone()
+        },
+        applied_spec: facts
+            .mesh
+            .map(|m| m.applied_spec().clone())
+            .or_else(|| before.applied_spec.clone()),
         applied_values: None,
     }
 }
@@ -123,7 +149,11 @@ fn reconciled(before: &ControlPlaneStatus, phase: Phase, facts: &Facts<'_>) -> S
             (ConditionStatus::False, reason, why.to_owned())
         }
         Progress::Waiting(what) => {
-            let reason = if phase == Phase::Installing { Reason::PausingInstall } else { Reason::PausingUpdate };
+            let reason = if phase == Phase::Installing {
+                Reason::PausingInstall
+            } else {
+                Reason::PausingUpdate
+            };
             (ConditionStatus::False, reason, what.clone())
         }
         Progress::Failed(reason, why) => (ConditionStatus::False, *reason, why.clone()),
@@ -154,9 +184,17 @@ fn ready(facts: &Facts<'_>) -> Said {
         .map(|(component, state)| format!("{component}: {}", why(state)))
         .collect();
     if broken.is_empty() {
-        (ConditionStatus::True, ConditionReason::ComponentsReady, "all components work".to_owned())
+        (
+            ConditionStatus::True,
+            ConditionReason::ComponentsReady,
+            "all components work".to_owned(),
+        )
     } else {
-        (ConditionStatus::False, ConditionReason::ComponentsNotReady, broken.join("; "))
+        (
+            ConditionStatus::False,
+            ConditionReason::ComponentsNotReady,
+            broken.join("; "),
+        )
     }
 }
 
@@ -192,7 +230,11 @@ fn components(before: &ControlPlaneStatus, facts: &Facts<'_>) -> Vec<ComponentSt
     };
     let mut all = Vec::new();
     for (component, state) in &facts.components {
-        let old = before.components.iter().flatten().find(|c| c.resource == component.as_str());
+        let old = before
+            .components
+            .iter()
+            .flatten()
+            .find(|c| c.resource == component.as_str());
         let works = !state.pending && state.broken.is_empty();
         let message = if works { "works".to_owned() } else { why(state) };
         let children: Vec<_> = state
@@ -203,14 +245,24 @@ fn components(before: &ControlPlaneStatus, facts: &Facts<'_>) -> Vec<ComponentSt
                 let old = old.and_then(|o| o.conditions.as_ref());
                 ResourceStatus {
                     resource: resource.clone(),
-                    conditions: Some(vec![stamped(old, ConditionType::Ready, said(false, why.clone()), facts.now)]),
+                    conditions: Some(vec![stamped(
+                        old,
+                        ConditionType::Ready,
+                        said(false, why.clone()),
+                        facts.now,
+                    )]),
                 }
             })
             .collect();
         let conditions = old.and_then(|o| o.conditions.as_ref());
         all.push(ComponentStatus {
             resource: component.to_string(),
-            conditions: Some(vec![stamped(conditions, ConditionType::Ready, said(works, message), facts.now)]),
+            conditions: Some(vec![stamped(
+                conditions,
+                ConditionType::Ready,
+                said(works, message),
+                facts.now,
+            )]),
             children: (!children.is_empty()).then_some(children),
         });
     }
@@ -221,8 +273,16 @@ fn components(before: &ControlPlaneStatus, facts: &Facts<'_>) -> Vec<ComponentSt
 pub(crate) fn stamped(old: Option<&Vec<Condition>>, kind: ConditionType, said: Said, now: &str) -> Condition {
     let (status, reason, message) = said;
     let old = old.into_iter().flatten().find(|c| c.kind == kind && c.status == status);
-    let since = old.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(|| now.to_owned());
-    Condition { kind, status, reason: Some(reason), message: Some(message), last_transition_time: Some(since) }
+    let since = old
+        .and_then(|c| c.last_transition_time.clone())
+        .unwrap_or_else(|| now.to_owned());
+    Condition {
+        kind,
+        status,
+        reason: Some(reason),
+        message: Some(message),
+        last_transition_time: Some(since),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The operator against a real API server, without controllers or nodes: this test plays them.
 //!
 //! It runs where `MIZZEN_TEST_KUBECONFIG` names the kubeconfig of an API server that holds no mesh yet and may be written to.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 // A1, A3, A4, A8, A12
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
@@ -35,7 +36,12 @@ impl Running {
             listen: "127.0.0.1:0".parse().unwrap(),
         };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(mizzen_operator::run(client.clone(), args, Registry::default(), stop.clone()));
+        let task = tokio::spawn(mizzen_operator::run(
+            client.clone(),
+            args,
+            Registry::default(),
+            stop.clone(),
+        ));
         Self { stop, task }
     }
 
@@ -67,13 +73,18 @@ fn dynamic(client: &Client, kind: &str, namespace: Option<&str>) -> Api<DynamicO
 }
 
 async fn merge(api: &Api<DynamicObject>, name: &str, manager: &str, patch: Value) {
-    let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(manager.to_owned()),
+        ..PatchParams::default()
+    };
     api.patch(name, &params, &Patch::Merge(patch)).await.unwrap();
 }
 
 async fn namespace(client: &Client, name: &str) {
     let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
-    let _ = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await;
+    let _ = Api::<Namespace>::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await;
 }
 
 async fn member_of(client: &Client, name: &str) -> Option<String> {
@@ -90,7 +101,10 @@ async fn become_available(client: &Client, name: &str) {
         "observedGeneration": found.metadata.generation, "replicas": replicas, "updatedReplicas": replicas,
         "readyReplicas": replicas, "availableReplicas": replicas,
     }});
-    let params = PatchParams { field_manager: Some("kube-controller-manager".to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some("kube-controller-manager".to_owned()),
+        ..PatchParams::default()
+    };
     api.patch_status(name, &params, &Patch::Merge(status)).await.unwrap();
 }
 
@@ -107,14 +121,21 @@ async fn write_bundles(client: &Client) {
         let operations: Vec<_> = (0..webhooks)
             .map(|n| json!({"op": "add", "path": format!("/webhooks/{n}/clientConfig/caBundle"), "value": bundle}))
             .collect();
-        let params = PatchParams { field_manager: Some("istiod".to_owned()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some("istiod".to_owned()),
+            ..PatchParams::default()
+        };
         let patch = serde_json::from_value(Value::Array(operations)).unwrap();
         api.patch(name, &params, &Patch::Json::<()>(patch)).await.unwrap();
     }
 }
 
 fn base64_of(text: &str) -> String {
-    serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec())).unwrap().as_str().unwrap().to_owned()
+    serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec()))
+        .unwrap()
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 async fn versions(client: &Client) -> BTreeMap<String, String> {
@@ -122,14 +143,26 @@ async fn versions(client: &Client) -> BTreeMap<String, String> {
     for (_, kind, _, _) in apply::KINDS {
         let owned = ListParams::default().labels("maistra.io/owner");
         for object in dynamic(client, kind, None).list(&owned).await.unwrap() {
-            let id = format!("{kind} {}/{}", object.namespace().unwrap_or_default(), object.name_any());
+            let id = format!(
+                "{kind} {}/{}",
+                object.namespace().unwrap_or_default(),
+                object.name_any()
+            );
             versions.insert(id, object.resource_version().unwrap());
         }
     }
-    for mesh in Api::<ServiceMeshControlPlane>::all(client.clone()).list(&ListParams::default()).await.unwrap() {
+    for mesh in Api::<ServiceMeshControlPlane>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+    {
         versions.insert(format!("mesh {}", mesh.name_any()), mesh.resource_version().unwrap());
     }
-    for roll in Api::<ServiceMeshMemberRoll>::all(client.clone()).list(&ListParams::default()).await.unwrap() {
+    for roll in Api::<ServiceMeshMemberRoll>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+    {
         versions.insert(format!("roll {}", roll.name_any()), roll.resource_version().unwrap());
     }
     versions
@@ -139,10 +172,17 @@ fn condition(mesh: &ServiceMeshControlPlane, kind: &str) -> String {
     let status = serde_json::to_value(&mesh.status).unwrap();
     let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.iter().find(|c| c["type"] == kind);
-    found.map(|c| format!("{} {}", c["status"].as_str().unwrap(), c["reason"].as_str().unwrap())).unwrap_or_default()
+    found
+        .map(|c| format!("{} {}", c["status"].as_str().unwrap(), c["reason"].as_str().unwrap()))
+        .unwrap_or_default()
 }
 
-async fn wait_for(meshes: &Api<ServiceMeshControlPlane>, name: &str, kind: &str, want: &str) -> ServiceMeshControlPlane {
+async fn wait_for(
+    meshes: &Api<ServiceMeshControlPlane>,
+    name: &str,
+    kind: &str,
+    want: &str,
+) -> ServiceMeshControlPlane {
     eventually(&format!("{name}: {kind} {want}"), || async {
         let mesh = meshes.get(name).await.unwrap();
         (condition(&mesh, kind) == want).then_some(mesh)
@@ -156,7 +196,9 @@ async fn client() -> Option<Client> {
         return None;
     };
     let file = Kubeconfig::read_from(path).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     Some(Client::try_from(config).unwrap())
 }
 
@@ -170,11 +212,16 @@ async fn install_crds(client: &Client) {
         }
         let crd: CustomResourceDefinition = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let name = crd.name_any();
-        crds.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&crd)).await.unwrap();
+        crds.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&crd))
+            .await
+            .unwrap();
         eventually(&name, || async {
             let found = crds.get(&name).await.unwrap();
             let conditions = found.status.and_then(|s| s.conditions).unwrap_or_default();
-            conditions.iter().any(|c| c.type_ == "Established" && c.status == "True").then_some(())
+            conditions
+                .iter()
+                .any(|c| c.type_ == "Established" && c.status == "True")
+                .then_some(())
         })
         .await;
     }
@@ -183,7 +230,10 @@ async fn install_crds(client: &Client) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mesh_lives() {
     let Some(client) = client().await else { return };
-    tracing_subscriber::fmt().with_env_filter("warn,mizzen_operator=debug").with_test_writer().init();
+    tracing_subscriber::fmt()
+        .with_env_filter("warn,mizzen_operator=debug")
+        .with_test_writer()
+        .init();
     install_crds(&client).await;
     for name in ["mizzen-operator", MESH, "tutorial"] {
         namespace(&client, name).await;
@@ -198,9 +248,18 @@ async fn a_mesh_lives() {
 
     // Installing: the gateway waits for the control plane, then all is ready.
     let operator = Running::start(&client, "one");
-    meshes.create(&PostParams::default(), &mesh("basic", json!({"profiles": ["demo"]}))).await.unwrap();
+    meshes
+        .create(&PostParams::default(), &mesh("basic", json!({"profiles": ["demo"]})))
+        .await
+        .unwrap();
     wait_for(&meshes, "basic", "Reconciled", "False PausingInstall").await;
-    assert!(dynamic(&client, "Deployment", Some(MESH)).get_opt("istio-ingressgateway").await.unwrap().is_none());
+    assert!(
+        dynamic(&client, "Deployment", Some(MESH))
+            .get_opt("istio-ingressgateway")
+            .await
+            .unwrap()
+            .is_none()
+    );
     write_bundles(&client).await;
     become_available(&client, "istiod-basic").await;
     become_available(&client, "istio-ingressgateway").await;
@@ -243,13 +302,28 @@ async fn a_mesh_lives() {
     let services: Api<Service> = Api::namespaced(client.clone(), MESH);
     services.delete("istiod-basic", &DeleteParams::default()).await.unwrap();
     let deployments = dynamic(&client, "Deployment", Some(MESH));
-    merge(&deployments, "istiod-basic", "kubectl-scale", json!({"spec": {"replicas": 5, "paused": true}})).await;
+    merge(
+        &deployments,
+        "istiod-basic",
+        "kubectl-scale",
+        json!({"spec": {"replicas": 5, "paused": true}}),
+    )
+    .await;
     let maps = dynamic(&client, "ConfigMap", Some(MESH));
-    merge(&maps, "istio-basic", "kubectl-edit", json!({"data": {"mesh": "nonsense", "more": "x"}})).await;
+    merge(
+        &maps,
+        "istio-basic",
+        "kubectl-edit",
+        json!({"data": {"mesh": "nonsense", "more": "x"}}),
+    )
+    .await;
     let webhooks = dynamic(&client, "MutatingWebhookConfiguration", None);
     let stripped = json!({"metadata": {"labels": {"maistra.io/owner": null}}});
     merge(&webhooks, "istiod-basic-istio-system", "kubectl-label", stripped).await;
-    eventually("the service is back", || async { services.get_opt("istiod-basic").await.unwrap() }).await;
+    eventually("the service is back", || async {
+        services.get_opt("istiod-basic").await.unwrap()
+    })
+    .await;
     eventually("the deployment is as it was", || async {
         let spec = deployments.get("istiod-basic").await.unwrap().data["spec"].clone();
         (spec["replicas"] == 1 && spec.get("paused").is_none_or(|p| *p == json!(false))).then_some(())
@@ -268,11 +342,17 @@ async fn a_mesh_lives() {
     .await;
 
     // Another mesh in the namespace is refused and harms nothing; an invalid spec is told with field and remedy.
-    meshes.create(&PostParams::default(), &mesh("second", json!({}))).await.unwrap();
+    meshes
+        .create(&PostParams::default(), &mesh("second", json!({})))
+        .await
+        .unwrap();
     wait_for(&meshes, "second", "Reconciled", "False ErrMultipleSMCPs").await;
     meshes.delete("second", &DeleteParams::default()).await.unwrap();
     let spec = |spec: Value| Patch::Merge(json!({ "spec": spec }));
-    meshes.patch("basic", &PatchParams::default(), &spec(json!({"version": "v7"}))).await.unwrap();
+    meshes
+        .patch("basic", &PatchParams::default(), &spec(json!({"version": "v7"})))
+        .await
+        .unwrap();
     let refused = wait_for(&meshes, "basic", "Reconciled", "False ValidationError").await;
     let text = serde_json::to_string(&refused.status).unwrap();
     assert!(text.contains("spec.version: there is no version `v7`"), "{text}");
@@ -280,7 +360,10 @@ async fn a_mesh_lives() {
 
     // Another profile: what is no longer asked for goes.
     let minimal = json!({"version": null, "profiles": ["minimal"]});
-    meshes.patch("basic", &PatchParams::default(), &spec(minimal)).await.unwrap();
+    meshes
+        .patch("basic", &PatchParams::default(), &spec(minimal))
+        .await
+        .unwrap();
     become_available(&client, "istiod-basic").await;
     let ready = wait_for(&meshes, "basic", "Ready", "True ComponentsReady").await;
     assert_eq!(ready.status.unwrap().annotations.unwrap()["readyComponentCount"], "2/2");
@@ -302,9 +385,17 @@ async fn a_mesh_lives() {
     let bundles: Api<ConfigMap> = Api::namespaced(client.clone(), "tutorial");
     bundles.create(&PostParams::default(), &bundle).await.unwrap();
     rolls.delete("default", &DeleteParams::default()).await.unwrap();
-    eventually("tutorial leaves", || async { member_of(&client, "tutorial").await.is_none().then_some(()) }).await;
+    eventually("tutorial leaves", || async {
+        member_of(&client, "tutorial").await.is_none().then_some(())
+    })
+    .await;
     eventually("and is clean", || async {
-        bundles.get_opt("istio-ca-root-cert").await.unwrap().is_none().then_some(())
+        bundles
+            .get_opt("istio-ca-root-cert")
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
     })
     .await;
     eventually("later is ready by its own wish", || async {
@@ -319,8 +410,15 @@ async fn a_mesh_lives() {
     let own_maps: Api<ConfigMap> = Api::namespaced(client.clone(), MESH);
     own_maps.create(&PostParams::default(), &mine).await.unwrap();
     meshes.delete("basic", &DeleteParams::default()).await.unwrap();
-    eventually("the mesh is gone", || async { meshes.get_opt("basic").await.unwrap().is_none().then_some(()) }).await;
-    let left: Vec<_> = versions(&client).await.into_keys().filter(|id| !id.starts_with("roll ")).collect();
+    eventually("the mesh is gone", || async {
+        meshes.get_opt("basic").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    let left: Vec<_> = versions(&client)
+        .await
+        .into_keys()
+        .filter(|id| !id.starts_with("roll "))
+        .collect();
     assert_eq!(left, Vec::<String>::new());
     assert_eq!(member_of(&client, "later").await, None);
     assert_eq!(member_of(&client, MESH).await, None);

@@ -3,12 +3,12 @@
 use super::{DataPlane, VERSION};
 use crate::error::Collector;
 use crate::{Problem, checks};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube_core::labels::Selector;
 use mizzen_crds::maistra::{
     BackendType, ComponentRuntimeConfig, ContainerConfig, ControlPlaneMode, ExtensionProvider, GatewayConfig,
     GatewaysConfig, MeshConfig, ProxyConfig, SecurityConfig, ServiceMeshControlPlaneSpec, TracingType,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::collections::BTreeSet;
 
 const DEFAULT_GATEWAYS: [&str; 2] = ["istio-ingressgateway", "istio-egressgateway"];
@@ -16,7 +16,13 @@ const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
 pub(super) fn check(spec: &ServiceMeshControlPlaneSpec, errors: &mut Collector) -> DataPlane {
     if let Some(version) = spec.version.as_ref().filter(|v| *v != VERSION) {
-        errors.add("spec.version", Problem::UnknownVersion { version: version.clone(), newest: VERSION });
+        errors.add(
+            "spec.version",
+            Problem::UnknownVersion {
+                version: version.clone(),
+                newest: VERSION,
+            },
+        );
     }
     removed(spec, errors);
     if let Some(mesh_config) = &spec.mesh_config {
@@ -60,17 +66,40 @@ fn removed(spec: &ServiceMeshControlPlaneSpec, errors: &mut Collector) {
     for (field, kind) in kinds {
         if matches!(kind, Some(BackendType::Mixer | BackendType::Remote)) {
             let what = "Mixer no longer exists";
-            errors.add(field, Problem::Refused { what, remedy: "use `Istiod` or leave it out" });
+            errors.add(
+                field,
+                Problem::Refused {
+                    what,
+                    remedy: "use `Istiod` or leave it out",
+                },
+            );
         }
     }
-    if spec.addons.as_ref().and_then(|a| a.three_scale.as_ref()).is_some_and(|t| t.enabled == Some(true)) {
+    if spec
+        .addons
+        .as_ref()
+        .and_then(|a| a.three_scale.as_ref())
+        .is_some_and(|t| t.enabled == Some(true))
+    {
         let what = "the 3scale adapter no longer exists";
-        errors.add("spec.addons.3scale.enabled", Problem::Refused { what, remedy: "remove it, or set it to false" });
+        errors.add(
+            "spec.addons.3scale.enabled",
+            Problem::Refused {
+                what,
+                remedy: "remove it, or set it to false",
+            },
+        );
     }
     let preview = spec.tech_preview.as_ref();
     if preview.is_some_and(|p| p.get("controlPlaneMode").is_some()) {
         let what = "this was an early spelling of spec.mode";
-        errors.add("spec.techPreview.controlPlaneMode", Problem::Refused { what, remedy: "use spec.mode" });
+        errors.add(
+            "spec.techPreview.controlPlaneMode",
+            Problem::Refused {
+                what,
+                remedy: "use spec.mode",
+            },
+        );
     }
 }
 
@@ -80,7 +109,10 @@ fn data_plane(spec: &ServiceMeshControlPlaneSpec, errors: &mut Collector) -> Dat
         None | Some("native") => DataPlane::Native,
         Some("envoy") => DataPlane::Envoy,
         Some(other) => {
-            let problem = Problem::UnknownValue { value: other.to_owned(), allowed: "`native`, `envoy`" };
+            let problem = Problem::UnknownValue {
+                value: other.to_owned(),
+                allowed: "`native`, `envoy`",
+            };
             errors.add("spec.techPreview.mizzen.dataPlane", problem);
             DataPlane::Native
         }
@@ -91,7 +123,12 @@ fn mesh_config_rules(spec: &ServiceMeshControlPlaneSpec, config: &MeshConfig, er
     if let Some(selectors) = &config.discovery_selectors {
         let field = "spec.meshConfig.discoverySelectors";
         if spec.mode != Some(ControlPlaneMode::ClusterWide) && !selectors.is_empty() {
-            errors.add(field, Problem::Needs { other: "spec.mode: ClusterWide" });
+            errors.add(
+                field,
+                Problem::Needs {
+                    other: "spec.mode: ClusterWide",
+                },
+            );
         }
         selector_rules(field, selectors, errors);
     }
@@ -121,18 +158,35 @@ fn provider_rules(
     ];
     let kinds = kinds.iter().filter(|set| **set).count();
     if kinds != 1 {
-        errors.add(field, Problem::NotOneProvider { name: provider.name.clone(), kinds });
+        errors.add(
+            field,
+            Problem::NotOneProvider {
+                name: provider.name.clone(),
+                kinds,
+            },
+        );
     }
     let tracing = spec.tracing.as_ref().and_then(|t| t.kind);
     if provider.zipkin.is_some() && matches!(tracing, Some(TracingType::Jaeger | TracingType::Stackdriver)) {
-        errors.add(format!("{field}.zipkin"), Problem::Excludes { other: "spec.tracing.type" });
+        errors.add(
+            format!("{field}.zipkin"),
+            Problem::Excludes {
+                other: "spec.tracing.type",
+            },
+        );
     }
     let ports = [
         ("zipkin", provider.zipkin.as_ref().map(|p| p.port)),
         ("opentelemetry", provider.opentelemetry.as_ref().map(|p| p.port)),
         ("envoyOtelAls", provider.envoy_otel_als.as_ref().map(|p| p.port)),
-        ("envoyExtAuthzHttp", provider.envoy_ext_authz_http.as_ref().map(|p| p.port)),
-        ("envoyExtAuthzGrpc", provider.envoy_ext_authz_grpc.as_ref().map(|p| p.port)),
+        (
+            "envoyExtAuthzHttp",
+            provider.envoy_ext_authz_http.as_ref().map(|p| p.port),
+        ),
+        (
+            "envoyExtAuthzGrpc",
+            provider.envoy_ext_authz_grpc.as_ref().map(|p| p.port),
+        ),
     ];
     for (kind, port) in ports {
         if let Some(port) = port {
@@ -140,8 +194,14 @@ fn provider_rules(
         }
     }
     let timeouts = [
-        ("envoyExtAuthzHttp", provider.envoy_ext_authz_http.as_ref().and_then(|p| p.timeout.as_ref())),
-        ("envoyExtAuthzGrpc", provider.envoy_ext_authz_grpc.as_ref().and_then(|p| p.timeout.as_ref())),
+        (
+            "envoyExtAuthzHttp",
+            provider.envoy_ext_authz_http.as_ref().and_then(|p| p.timeout.as_ref()),
+        ),
+        (
+            "envoyExtAuthzGrpc",
+            provider.envoy_ext_authz_grpc.as_ref().and_then(|p| p.timeout.as_ref()),
+        ),
     ];
     for (kind, timeout) in timeouts {
         if let Some(timeout) = timeout {
@@ -162,8 +222,14 @@ fn proxy_rules(proxy: &ProxyConfig, errors: &mut Collector) {
         let durations = [
             ("connectionTimeout", networking.connection_timeout.as_ref()),
             ("maxConnectionAge", networking.max_connection_age.as_ref()),
-            ("protocol.autoDetect.timeout", auto_detect.and_then(|a| a.timeout.as_ref())),
-            ("dns.refreshRate", networking.dns.as_ref().and_then(|d| d.refresh_rate.as_ref())),
+            (
+                "protocol.autoDetect.timeout",
+                auto_detect.and_then(|a| a.timeout.as_ref()),
+            ),
+            (
+                "dns.refreshRate",
+                networking.dns.as_ref().and_then(|d| d.refresh_rate.as_ref()),
+            ),
         ];
         for (field, text) in durations {
             if let Some(text) = text {
@@ -178,7 +244,10 @@ fn proxy_rules(proxy: &ProxyConfig, errors: &mut Collector) {
                 errors.check(format!("{control}.inbound.includedPorts[{n}]"), checks::port_text(port));
             }
             for (n, port) in inbound.excluded_ports.iter().flatten().enumerate() {
-                errors.check(format!("{control}.inbound.excludedPorts[{n}]"), checks::port((*port).into(), 1));
+                errors.check(
+                    format!("{control}.inbound.excludedPorts[{n}]"),
+                    checks::port((*port).into(), 1),
+                );
             }
         }
         if let Some(outbound) = networking.traffic_control.as_ref().and_then(|t| t.outbound.as_ref()) {
@@ -192,7 +261,10 @@ fn proxy_rules(proxy: &ProxyConfig, errors: &mut Collector) {
                 }
             }
             for (n, port) in outbound.excluded_ports.iter().flatten().enumerate() {
-                errors.check(format!("{control}.outbound.excludedPorts[{n}]"), checks::port((*port).into(), 1));
+                errors.check(
+                    format!("{control}.outbound.excludedPorts[{n}]"),
+                    checks::port((*port).into(), 1),
+                );
             }
         }
     }
@@ -202,7 +274,11 @@ fn proxy_rules(proxy: &ProxyConfig, errors: &mut Collector) {
             ("alwaysInjectSelector", &injection.always_inject_selector),
             ("neverInjectSelector", &injection.never_inject_selector),
         ] {
-            selector_rules(&format!("{field}.{name}"), selectors.as_deref().unwrap_or_default(), errors);
+            selector_rules(
+                &format!("{field}.{name}"),
+                selectors.as_deref().unwrap_or_default(),
+                errors,
+            );
         }
     }
     if let Some(runtime) = &proxy.runtime {
@@ -220,7 +296,10 @@ fn proxy_rules(proxy: &ProxyConfig, errors: &mut Collector) {
                 ("failureThreshold", readiness.failure_threshold, 1),
             ] {
                 if let Some(value) = value {
-                    errors.check(format!("{field}.{name}"), checks::range(value.into(), least, i32::MAX.into()));
+                    errors.check(
+                        format!("{field}.{name}"),
+                        checks::range(value.into(), least, i32::MAX.into()),
+                    );
                 }
             }
         }
@@ -233,12 +312,21 @@ fn security_rules(security: &SecurityConfig, errors: &mut Collector) {
             errors.check("spec.security.trust.domain", checks::trust_domain(domain));
         }
         for (n, domain) in trust.additional_domains.iter().flatten().enumerate() {
-            errors.check(format!("spec.security.trust.additionalDomains[{n}]"), checks::trust_domain(domain));
+            errors.check(
+                format!("spec.security.trust.additionalDomains[{n}]"),
+                checks::trust_domain(domain),
+            );
         }
     }
     if security.control_plane.as_ref().is_some_and(|c| c.mtls == Some(false)) {
         let what = "the control plane is never spoken to in plain text";
-        errors.add("spec.security.controlPlane.mtls", Problem::Refused { what, remedy: "leave it out or set it to true" });
+        errors.add(
+            "spec.security.controlPlane.mtls",
+            Problem::Refused {
+                what,
+                remedy: "leave it out or set it to true",
+            },
+        );
     }
     if let Some(istiod) = security.certificate_authority.as_ref().and_then(|c| c.istiod.as_ref()) {
         let signed = istiod.self_signed.as_ref();
@@ -249,7 +337,10 @@ fn security_rules(security: &SecurityConfig, errors: &mut Collector) {
             ("selfSigned.checkPeriod", signed.and_then(|s| s.check_period.as_ref())),
         ] {
             if let Some(text) = text {
-                errors.check(format!("spec.security.certificateAuthority.istiod.{field}"), checks::duration(text));
+                errors.check(
+                    format!("spec.security.certificateAuthority.istiod.{field}"),
+                    checks::duration(text),
+                );
             }
         }
     }
@@ -263,8 +354,16 @@ fn gateways_rules(gateways: &GatewaysConfig, errors: &mut Collector) {
     if let Some(egress) = &gateways.egress {
         gateway_rules("spec.gateways.egress", &egress.gateway, errors);
     }
-    let ingress = gateways.additional_ingress.iter().flatten().map(|(name, g)| ("additionalIngress", name, &g.gateway));
-    let egress = gateways.additional_egress.iter().flatten().map(|(name, g)| ("additionalEgress", name, &g.gateway));
+    let ingress = gateways
+        .additional_ingress
+        .iter()
+        .flatten()
+        .map(|(name, g)| ("additionalIngress", name, &g.gateway));
+    let egress = gateways
+        .additional_egress
+        .iter()
+        .flatten()
+        .map(|(name, g)| ("additionalEgress", name, &g.gateway));
     for (list, name, gateway) in ingress.chain(egress) {
         let field = format!("spec.gateways.{list}.{name}");
         errors.check(&field, checks::name(name));
@@ -285,17 +384,31 @@ fn gateway_rules(field: &str, gateway: &GatewayConfig, errors: &mut Collector) {
     if let Some(runtime) = &gateway.runtime {
         component_rules(&format!("{field}.runtime"), runtime, errors);
     }
-    for (n, port) in gateway.service.iter().flat_map(|s| s.spec.ports.iter().flatten()).enumerate() {
-        errors.check(format!("{field}.service.ports[{n}].port"), checks::port(port.port.into(), 1));
+    for (n, port) in gateway
+        .service
+        .iter()
+        .flat_map(|s| s.spec.ports.iter().flatten())
+        .enumerate()
+    {
+        errors.check(
+            format!("{field}.service.ports[{n}].port"),
+            checks::port(port.port.into(), 1),
+        );
         if let Some(node_port) = port.node_port {
-            errors.check(format!("{field}.service.ports[{n}].nodePort"), checks::port(node_port.into(), 0));
+            errors.check(
+                format!("{field}.service.ports[{n}].nodePort"),
+                checks::port(node_port.into(), 0),
+            );
         }
     }
 }
 
 fn component_rules(field: &str, component: &ComponentRuntimeConfig, errors: &mut Collector) {
     if let Some(replicas) = component.deployment.as_ref().and_then(|d| d.replicas) {
-        errors.check(format!("{field}.deployment.replicas"), checks::range(replicas.into(), 0, 1000));
+        errors.check(
+            format!("{field}.deployment.replicas"),
+            checks::range(replicas.into(), 0, 1000),
+        );
     }
     if let Some(container) = &component.container {
         container_rules(&format!("{field}.container"), container, errors);
@@ -303,7 +416,12 @@ fn component_rules(field: &str, component: &ComponentRuntimeConfig, errors: &mut
 }
 
 fn container_rules(field: &str, container: &ContainerConfig, errors: &mut Collector) {
-    image_rules(field, container.image_registry.as_deref(), container.image_pull_policy.as_deref(), errors);
+    image_rules(
+        field,
+        container.image_registry.as_deref(),
+        container.image_pull_policy.as_deref(),
+        errors,
+    );
 }
 
 fn image_rules(field: &str, registry: Option<&str>, policy: Option<&str>, errors: &mut Collector) {
@@ -311,7 +429,10 @@ fn image_rules(field: &str, registry: Option<&str>, policy: Option<&str>, errors
         errors.check(format!("{field}.imageRegistry"), checks::registry(registry));
     }
     if let Some(policy) = policy.filter(|p| !PULL_POLICIES.contains(p)) {
-        let problem = Problem::UnknownValue { value: policy.to_owned(), allowed: "`Always`, `IfNotPresent`, `Never`" };
+        let problem = Problem::UnknownValue {
+            value: policy.to_owned(),
+            allowed: "`Always`, `IfNotPresent`, `Never`",
+        };
         errors.add(format!("{field}.imagePullPolicy"), problem);
     }
 }
@@ -319,6 +440,9 @@ fn image_rules(field: &str, registry: Option<&str>, policy: Option<&str>, errors
 fn selector_rules(field: &str, selectors: &[LabelSelector], errors: &mut Collector) {
     for (n, selector) in selectors.iter().enumerate() {
         let parsed: Result<Selector, _> = selector.clone().try_into();
-        errors.check(format!("{field}[{n}]"), parsed.map_err(|error| Problem::BadSelector(error.to_string())));
+        errors.check(
+            format!("{field}[{n}]"),
+            parsed.map_err(|error| Problem::BadSelector(error.to_string())),
+        );
     }
 }

@@ -19,7 +19,11 @@ fn smcp(spec: Value) -> Value {
 
 fn errors(spec: Value) -> Vec<String> {
     let errors = ValidatedMesh::check_raw(&smcp(spec), &settings()).unwrap_err();
-    errors.errors().iter().map(|error| format!("{}: {}", error.field, error.problem.category())).collect()
+    errors
+        .errors()
+        .iter()
+        .map(|error| format!("{}: {}", error.field, error.problem.category()))
+        .collect()
 }
 
 // A1, A2
@@ -41,7 +45,9 @@ fn every_error_is_told_with_object_field_reason_and_remedy() {
         "gateways": {"ingres": {"enabled": true}},
         "proxy": {"networking": {"trafficControl": {"outbound": {"includedIPRanges": ["10.0.0.0/40"]}}}},
     });
-    let text = ValidatedMesh::check_raw(&smcp(spec), &settings()).unwrap_err().to_string();
+    let text = ValidatedMesh::check_raw(&smcp(spec), &settings())
+        .unwrap_err()
+        .to_string();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(
         lines,
@@ -104,7 +110,10 @@ fn images_come_from_component_mesh_or_operator_in_this_order() {
     let defaults = json!({"container": {"imageRegistry": "quay.io/m", "imageTag": "2"}});
     assert_eq!(image(json!({"runtime": {"defaults": defaults}})), "quay.io/m/mizzen:2");
     let pilot = json!({"pilot": {"container": {"imageTag": "sha256:ab", "imageName": "p"}}});
-    assert_eq!(image(json!({"runtime": {"defaults": defaults, "components": pilot}})), "quay.io/m/p@sha256:ab");
+    assert_eq!(
+        image(json!({"runtime": {"defaults": defaults, "components": pilot}})),
+        "quay.io/m/p@sha256:ab"
+    );
     let whole = json!({"pilot": {"container": {"imageName": "docker.io/x/y:3"}}});
     assert_eq!(image(json!({"runtime": {"components": whole}})), "docker.io/x/y:3");
 }
@@ -122,7 +131,10 @@ fn a_second_mesh_conflicts_in_its_namespace_and_with_a_cluster_wide_one() {
     let fields = |others: &[ServiceMeshControlPlane]| -> Vec<String> {
         conflicts(&mesh, others).into_iter().map(|e| e.field).collect()
     };
-    assert_eq!(fields(&[mesh.clone(), object("basic", "b", "MultiTenant")]), Vec::<String>::new());
+    assert_eq!(
+        fields(&[mesh.clone(), object("basic", "b", "MultiTenant")]),
+        Vec::<String>::new()
+    );
     assert_eq!(fields(&[object("second", "a", "MultiTenant")]), ["metadata.namespace"]);
     assert_eq!(fields(&[object("basic", "b", "ClusterWide")]), ["spec.mode"]);
 }

@@ -15,13 +15,23 @@ fn mesh() -> ValidatedMesh {
 }
 
 fn facts<'a>(mesh: &'a ValidatedMesh, progress: Progress, broken: &[(&str, &str)], now: &'a str) -> Facts<'a> {
-    let mut components: BTreeMap<_, _> =
-        mesh.components().into_iter().map(|c| (c, ComponentState::default())).collect();
+    let mut components: BTreeMap<_, _> = mesh
+        .components()
+        .into_iter()
+        .map(|c| (c, ComponentState::default()))
+        .collect();
     for (resource, why) in broken {
         let state = components.get_mut(&Component::IstioIngress).unwrap();
         state.broken.insert((*resource).to_owned(), (*why).to_owned());
     }
-    Facts { generation: 1, operator_version: "1.0.0", mesh: Some(mesh), progress, components, now }
+    Facts {
+        generation: 1,
+        operator_version: "1.0.0",
+        mesh: Some(mesh),
+        progress,
+        components,
+        now,
+    }
 }
 
 fn said(status: &ControlPlaneStatus) -> Vec<String> {
@@ -33,13 +43,33 @@ fn said(status: &ControlPlaneStatus) -> Vec<String> {
 #[test]
 fn installing_goes_from_created_to_ready() {
     let mesh = mesh();
-    let started = next(&ControlPlaneStatus::default(), &facts(&mesh, Progress::Started, &[], "1"));
-    assert_eq!(said(&started), ["Installed False ResourceCreated", "Reconciled False ResourceCreated", "Ready False ResourceCreated"]);
-    let waiting = next(&started, &facts(&mesh, Progress::Waiting("for istiod".to_owned()), &[], "2"));
+    let started = next(
+        &ControlPlaneStatus::default(),
+        &facts(&mesh, Progress::Started, &[], "1"),
+    );
+    assert_eq!(
+        said(&started),
+        [
+            "Installed False ResourceCreated",
+            "Reconciled False ResourceCreated",
+            "Ready False ResourceCreated"
+        ]
+    );
+    let waiting = next(
+        &started,
+        &facts(&mesh, Progress::Waiting("for istiod".to_owned()), &[], "2"),
+    );
     assert_eq!(said(&waiting)[1], "Reconciled False PausingInstall");
     let broken = [("Deployment/istio-ingressgateway", "0 of 1")];
     let unready = next(&waiting, &facts(&mesh, Progress::Complete, &broken, "3"));
-    assert_eq!(said(&unready), ["Installed True InstallSuccessful", "Reconciled True InstallSuccessful", "Ready False ComponentsNotReady"]);
+    assert_eq!(
+        said(&unready),
+        [
+            "Installed True InstallSuccessful",
+            "Reconciled True InstallSuccessful",
+            "Ready False ComponentsNotReady"
+        ]
+    );
     assert_eq!(unready.annotations.as_ref().unwrap()["readyComponentCount"], "2/3");
     let ready = next(&unready, &facts(&mesh, Progress::Complete, &[], "4"));
     assert_eq!(said(&ready)[2], "Ready True ComponentsReady");
@@ -50,7 +80,10 @@ fn installing_goes_from_created_to_ready() {
 #[test]
 fn the_same_again_changes_nothing() {
     let mesh = mesh();
-    let first = next(&ControlPlaneStatus::default(), &facts(&mesh, Progress::Complete, &[], "1"));
+    let first = next(
+        &ControlPlaneStatus::default(),
+        &facts(&mesh, Progress::Complete, &[], "1"),
+    );
     let second = next(&first, &facts(&mesh, Progress::Complete, &[], "2"));
     assert_eq!(first, second);
 }
@@ -58,10 +91,20 @@ fn the_same_again_changes_nothing() {
 #[test]
 fn while_not_reconciled_ready_says_the_same() {
     let mesh = mesh();
-    let good = next(&ControlPlaneStatus::default(), &facts(&mesh, Progress::Complete, &[], "1"));
+    let good = next(
+        &ControlPlaneStatus::default(),
+        &facts(&mesh, Progress::Complete, &[], "1"),
+    );
     let failed = Progress::Failed(ConditionReason::ReconcileError, "forbidden".to_owned());
     let bad = next(&good, &facts(&mesh, failed, &[], "2"));
-    assert_eq!(said(&bad), ["Installed True InstallSuccessful", "Reconciled False ReconcileError", "Ready False ReconcileError"]);
+    assert_eq!(
+        said(&bad),
+        [
+            "Installed True InstallSuccessful",
+            "Reconciled False ReconcileError",
+            "Ready False ReconcileError"
+        ]
+    );
     let [_, reconciled, ready] = bad.conditions.unwrap().try_into().unwrap();
     assert_eq!(reconciled.message, ready.message);
     assert_eq!(ready.last_transition_time.as_deref(), Some("2"));
@@ -70,9 +113,19 @@ fn while_not_reconciled_ready_says_the_same() {
 #[test]
 fn an_invalid_spec_keeps_what_was_known() {
     let mesh = mesh();
-    let good = next(&ControlPlaneStatus::default(), &facts(&mesh, Progress::Complete, &[], "1"));
+    let good = next(
+        &ControlPlaneStatus::default(),
+        &facts(&mesh, Progress::Complete, &[], "1"),
+    );
     let failed = Progress::Failed(ConditionReason::ValidationError, "spec.version: no".to_owned());
-    let facts = Facts { generation: 2, operator_version: "1.0.0", mesh: None, progress: failed, components: BTreeMap::new(), now: "2" };
+    let facts = Facts {
+        generation: 2,
+        operator_version: "1.0.0",
+        mesh: None,
+        progress: failed,
+        components: BTreeMap::new(),
+        now: "2",
+    };
     let bad = next(&good, &facts);
     assert_eq!(said(&bad)[1], "Reconciled False ValidationError");
     assert_eq!(bad.applied_spec, good.applied_spec);
@@ -82,7 +135,17 @@ fn an_invalid_spec_keeps_what_was_known() {
 #[test]
 fn fields_without_effect_are_reported() {
     let mesh = mesh();
-    let good = next(&ControlPlaneStatus::default(), &facts(&mesh, Progress::Complete, &[], "1"));
-    let message = condition(&good, ConditionType::Reconciled).unwrap().message.clone().unwrap();
-    assert!(message.ends_with("accepted, and not yet acted on: spec.tracing.sampling"), "{message}");
+    let good = next(
+        &ControlPlaneStatus::default(),
+        &facts(&mesh, Progress::Complete, &[], "1"),
+    );
+    let message = condition(&good, ConditionType::Reconciled)
+        .unwrap()
+        .message
+        .clone()
+        .unwrap();
+    assert!(
+        message.ends_with("accepted, and not yet acted on: spec.tracing.sampling"),
+        "{message}"
+    );
 }
