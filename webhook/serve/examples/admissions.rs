@@ -1,5 +1,6 @@
 //! How many pods a core injects through HTTPS: the server alone on one thread, whose CPU time is what counts, so that the
-//! number holds on a busy machine too. `cargo bench -p mizzen-webhook` prints it.
+//! number holds on a busy machine too. `cargo run --release -p mizzen-webhook --example admissions` prints it (an example and
+//! not a bench, because benches unwind: they would build every dependency of the release once more).
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
 
