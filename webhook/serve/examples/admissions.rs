@@ -2,7 +2,11 @@
 //! number holds on a busy machine too. `cargo run --release -p mizzen-webhook --example admissions` prints it (an example and
 //! not a bench, because benches unwind: they would build every dependency of the release once more).
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark may fail loudly"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,25 +43,39 @@ fn main() {
         move || server(&ca, &address_tx, stop)
     });
     let address = address_rx.recv().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let wall = runtime.block_on(client(&ca, address));
     stop.cancel();
     let cpu = server.join().unwrap();
     // The warm-up's share is in the CPU time, and so in the count.
     let all = (REVIEWS + WARM_UP) as f64;
     println!("injections per second and core: {:.0}", all / cpu.as_secs_f64());
-    println!("CPU time per injection:         {:.0} µs", cpu.as_secs_f64() / all * 1e6);
-    println!("wall clock:                     {:.0}/s, {AT_A_TIME} at a time", REVIEWS as f64 / wall.as_secs_f64());
+    println!(
+        "CPU time per injection:         {:.0} µs",
+        cpu.as_secs_f64() / all * 1e6
+    );
+    println!(
+        "wall clock:                     {:.0}/s, {AT_A_TIME} at a time",
+        REVIEWS as f64 / wall.as_secs_f64()
+    );
 }
 
 /// Serves until told to stop; returns the CPU time of its thread.
 fn server(ca: &Ca, address_tx: &mpsc::Sender<SocketAddr>, stop: CancellationToken) -> Duration {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let config = r#"{"revision": "basic", "meshNamespace": "mesh", "images": {"registry": "r", "tag": "t"}}"#;
         let config = InjectConfig::from_json(config).unwrap();
         let member = [("maistra.io/member-of".to_owned(), "mesh".to_owned())].into();
-        let inject = Endpoint::immediate("/inject", move |request: &Request| review_pod(request, &config, Some(&member)));
+        let inject = Endpoint::immediate("/inject", move |request: &Request| {
+            review_pod(request, &config, Some(&member))
+        });
         let router = Webhooks::new(vec![inject], Limits::default(), &mut Registry::default()).router();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         address_tx.send(listener.local_addr().unwrap()).unwrap();
@@ -70,7 +88,9 @@ fn server(ca: &Ca, address_tx: &mpsc::Sender<SocketAddr>, stop: CancellationToke
 
 async fn client(ca: &Ca, address: SocketAddr) -> Duration {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.root_pem().as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.root_pem().as_bytes()).unwrap())
+        .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -80,8 +100,13 @@ async fn client(ca: &Ca, address: SocketAddr) -> Duration {
     config.alpn_protocols = vec![b"h2".to_vec()];
     let tcp = TcpStream::connect(address).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let tls = connector.connect(ServerName::try_from(NAME).unwrap(), tcp).await.unwrap();
-    let (h2, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+    let tls = connector
+        .connect(ServerName::try_from(NAME).unwrap(), tcp)
+        .await
+        .unwrap();
+    let (h2, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
+        .await
+        .unwrap();
     tokio::spawn(connection);
     let body = Bytes::from(review());
     let mut started = Instant::now();
@@ -110,7 +135,8 @@ async fn client(ca: &Ca, address: SocketAddr) -> Duration {
 
 /// What an API server sends for a pod of a Deployment: defaults filled in, a token volume, an owner.
 fn review() -> String {
-    let probe = json!({"httpGet": {"path": "/", "port": "http", "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10});
+    let probe =
+        json!({"httpGet": {"path": "/", "port": "http", "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10});
     json!({
         "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
         "request": {

@@ -2,7 +2,12 @@
 //!
 //! It runs where `MIZZEN_TEST_KUBECONFIG` names the kubeconfig of an API server on this machine that may be written to.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,6 +1,11 @@
 //! The webhook server over real TLS: certificates of the mesh's CA, HTTP/2 and HTTP/1.1, many reviews on one connection.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
