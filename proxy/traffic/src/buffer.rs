@@ -9,12 +9,18 @@ use std::ops::{Deref, DerefMut};
 /// One TLS record (16 KiB) and room for a head before it.
 pub const SIZE: usize = 16 * 1024 + 512;
 
-/// How many free buffers of each kind a thread keeps: enough for the concurrency at which reuse matters, below 1.5 MiB.
+/// What a buffer begins with: one page holds an ordinary head and a small body, so that a thousand requests that wait for
+/// their answers cost megabytes rather than tens of them. A buffer that was filled to its end gives way to a full-sized one.
+pub const SMALL: usize = 4096;
+
+/// How many free buffers of each kind a thread keeps: enough for the concurrency at which reuse matters, about 2 MiB at most.
 const KEEP: usize = 48;
+const KEEP_SMALL: usize = 256;
 
 #[derive(Default)]
 struct Pool {
     inputs: Vec<Box<[u8]>>,
+    small: Vec<Box<[u8]>>,
     outputs: Vec<Vec<u8>>,
 }
 
@@ -28,6 +34,8 @@ pub struct Input {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
+    /// A read filled the whole buffer: more comes at once than a small one takes.
+    busy: bool,
 }
 
 impl Input {
@@ -66,10 +74,11 @@ impl Input {
 
     /// Room to read into, at least one byte unless `limit` bytes already wait. Takes memory from the pool when there is none.
     pub fn room(&mut self, limit: usize) -> &mut [u8] {
+        if self.is_empty() && self.busy && self.bytes.len() < SIZE {
+            recycle_input(std::mem::take(&mut self.bytes));
+        }
         if self.bytes.is_empty() {
-            self.bytes = POOL
-                .with_borrow_mut(|pool| pool.inputs.pop())
-                .unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+            self.bytes = if self.busy { take(SIZE) } else { take(SMALL) };
         }
         if self.end == self.bytes.len() {
             if self.start > 0 {
@@ -77,7 +86,11 @@ impl Input {
                 self.end -= self.start;
                 self.start = 0;
             } else if self.bytes.len() < limit {
-                let mut larger = vec![0; (self.bytes.len() * 2).min(limit.max(SIZE))].into_boxed_slice();
+                let mut larger = if self.bytes.len() < SIZE {
+                    take(SIZE)
+                } else {
+                    vec![0; (self.bytes.len() * 2).min(limit.max(SIZE))].into_boxed_slice()
+                };
                 if let Some(front) = larger.get_mut(..self.end) {
                     front.copy_from_slice(self.bytes.get(..self.end).unwrap_or_default());
                 }
@@ -91,6 +104,7 @@ impl Input {
     #[inline]
     pub fn fill(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
+        self.busy = self.end == self.bytes.len();
     }
 
     /// Appends bytes that were read elsewhere (sniffed before the protocol was known).
@@ -125,17 +139,27 @@ impl Drop for Input {
     }
 }
 
+fn take(size: usize) -> Box<[u8]> {
+    let free = POOL.with_borrow_mut(|pool| {
+        if size == SMALL {
+            pool.small.pop()
+        } else {
+            pool.inputs.pop()
+        }
+    });
+    free.unwrap_or_else(|| vec![0; size].into_boxed_slice())
+}
+
 fn recycle_input(bytes: Box<[u8]>) {
-    if bytes.len() == SIZE {
-        // At thread exit the pool may be gone already; then the memory is freed.
-        let _gone = POOL.try_with(|pool| {
-            if let Ok(mut pool) = pool.try_borrow_mut()
-                && pool.inputs.len() < KEEP
-            {
-                pool.inputs.push(bytes);
-            }
-        });
-    }
+    // At thread exit the pool may be gone already; then the memory is freed.
+    let _gone = POOL.try_with(|pool| {
+        let Ok(mut pool) = pool.try_borrow_mut() else { return };
+        match bytes.len() {
+            SMALL if pool.small.len() < KEEP_SMALL => pool.small.push(bytes),
+            SIZE if pool.inputs.len() < KEEP => pool.inputs.push(bytes),
+            _ => {}
+        }
+    });
 }
 
 /// Bytes to send; a `Vec` from the pool.
@@ -159,7 +183,7 @@ impl Output {
         if self.bytes.capacity() == 0 {
             self.bytes = POOL
                 .with_borrow_mut(|pool| pool.outputs.pop())
-                .unwrap_or_else(|| Vec::with_capacity(SIZE));
+                .unwrap_or_else(|| Vec::with_capacity(SMALL));
         }
         &mut self.bytes
     }
@@ -202,11 +226,11 @@ impl Output {
     fn recycle(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
         self.sent = 0;
-        if bytes.capacity() >= SIZE && bytes.capacity() <= 2 * SIZE {
+        if bytes.capacity() >= SMALL && bytes.capacity() <= 2 * SIZE {
             bytes.clear();
             let _gone = POOL.try_with(|pool| {
                 if let Ok(mut pool) = pool.try_borrow_mut()
-                    && pool.outputs.len() < KEEP
+                    && pool.outputs.len() < KEEP_SMALL
                 {
                     pool.outputs.push(bytes);
                 }
@@ -265,7 +289,7 @@ impl<T: Recycle> Drop for Pooled<T> {
     fn drop(&mut self) {
         if let Some(value) = self.0.take() {
             T::pool(|free| {
-                if free.len() < KEEP {
+                if free.len() < KEEP_SMALL {
                     free.push(value);
                 }
             });
@@ -280,15 +304,29 @@ mod tests {
     #[test]
     fn full_buffer_makes_room_by_moving_then_by_growing_up_to_the_limit() {
         let mut input = Input::default();
-        let size = input.room(4 * SIZE).len();
-        assert_eq!(size, SIZE);
-        input.fill(SIZE);
+        assert_eq!(input.room(4 * SIZE).len(), SMALL);
+        input.fill(SMALL);
         input.consume(10);
         assert_eq!(input.room(4 * SIZE).len(), 10);
         input.fill(10);
-        assert_eq!((input.len(), input.room(4 * SIZE).len()), (SIZE, SIZE));
+        assert_eq!((input.len(), input.room(4 * SIZE).len()), (SMALL, SIZE - SMALL));
+        input.fill(SIZE - SMALL);
+        assert_eq!(input.room(4 * SIZE).len(), SIZE);
         input.fill(SIZE);
         assert!(input.room(2 * SIZE).is_empty());
+    }
+
+    #[test]
+    fn busy_buffer_gives_way_to_a_large_one_once_it_is_empty() {
+        let mut input = Input::default();
+        let small = input.room(SIZE).len();
+        input.fill(small);
+        input.consume(small);
+        assert_eq!(input.room(SIZE).len(), SIZE);
+        input.fill(100);
+        input.consume(100);
+        input.release();
+        assert_eq!(input.room(SIZE).len(), SMALL);
     }
 
     #[test]

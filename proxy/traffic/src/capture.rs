@@ -186,7 +186,10 @@ async fn enter(
         Entrance::Outbound => (outbound_listener(worker, destination).await, Direction::Outbound),
     };
     let Some(listener) = listener else {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "no listener for this connection"));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "no listener for this connection",
+        ));
     };
     let listener = &*listener;
     let mut conn = Conn::from(socket);

@@ -110,7 +110,10 @@ pub fn request(
     }
     if view.edge {
         for (name, _) in fields.pairs(bytes) {
-            if name.get(..INTERNAL.len()).is_some_and(|start| start.eq_ignore_ascii_case(INTERNAL.as_bytes())) {
+            if name
+                .get(..INTERNAL.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(INTERNAL.as_bytes()))
+            {
                 edit.remove(fields, bytes, name);
             }
         }
