@@ -10,7 +10,6 @@ const ACTED_ON: &[&str] = &[
     "techPreview.mizzen.dataPlane",
     "cluster.name",
     "cluster.network",
-    "meshConfig.discoverySelectors",
     "general.logging.logAsJSON",
     "general.logging.componentLevels.default",
     // Both say "as it is" when they say None or Istiod, and are refused otherwise.
