@@ -70,6 +70,7 @@ const ALLOWED: &[(&str, bool, &[&str])] = &[
     ),
     ("mizzen-app", false, &[]),
     ("mizzen-e2e", false, &[]),
+    ("mizzen-bench", false, &[]),
     (
         "mizzen",
         false,
