@@ -59,6 +59,19 @@ impl<'a> Mesh<'a> {
                 let found = regex::Regex::new(line)?.is_match(&installed.text);
                 ensure!(found, "mizzen install did not print '{line}'");
             }
+            let address = installed.text.lines().find_map(|line| line.strip_prefix("gateway"));
+            let address = address.context("no gateway line")?.trim();
+            let answer = self.cluster.client(&["call", &format!("{address}/")]).await?;
+            let expected = "200 customer => preference => recommendation v";
+            ensure!(
+                answer.text.starts_with(expected),
+                "the address that install printed answers {}",
+                answer.text
+            );
+            // It lets every host in; the scenarios bring gateways of their own, and see what happens without one.
+            self.cluster
+                .must(&["delete", "gateways.networking.istio.io", "-n", "tutorial", "tutorial"])
+                .await?;
         }
         self.applications().await
     }
@@ -114,16 +127,22 @@ impl<'a> Mesh<'a> {
         Ok(())
     }
 
-    /// A8: leaves nothing of the mesh behind.
+    /// A8: leaves nothing of the mesh behind, and what is the user's in place.
     pub(crate) async fn uninstall(&self) -> anyhow::Result<()> {
         let done = self.cluster.mizzen(&["uninstall"]).await?;
-        ensure!(done.success, "mizzen uninstall failed:\n{}", done.text);
+        print!(
+            "{}",
+            done.text
+                .lines()
+                .map(|line| format!("        {line}\n"))
+                .collect::<String>()
+        );
+        ensure!(done.success, "mizzen uninstall failed (above)");
         for (kind, what) in [
             (
                 "mutatingwebhookconfigurations,validatingwebhookconfigurations,clusterroles,clusterrolebindings",
                 "istiod|mizzen|maistra",
             ),
-            ("crds", "istio.io|maistra.io"),
             ("namespaces", "mizzen-operator"),
         ] {
             let left = self.cluster.must(&["get", kind, "-o", "name"]).await?;
@@ -137,10 +156,22 @@ impl<'a> Mesh<'a> {
             .await?;
         ensure!(!labelled.contains("namespace/"), "uninstall left labels on {labelled}");
         for plane in self.planes {
+            let namespace = plane.namespace();
+            // The users' own objects, and so their kind, are left in place and named.
             self.cluster
-                .must(&["delete", "namespace", &plane.namespace(), "--wait=false"])
+                .must(&["get", "virtualservice", "-n", &namespace, "customer-gateway"])
+                .await?;
+            self.cluster
+                .must(&["delete", "namespace", &namespace, "--timeout=60s"])
                 .await?;
         }
+        let purged = self.cluster.mizzen(&["uninstall", "--purge"]).await?;
+        ensure!(purged.success, "mizzen uninstall --purge failed:\n{}", purged.text);
+        let left = self.cluster.must(&["get", "crds", "-o", "name"]).await?;
+        ensure!(
+            !left.contains("istio.io") && !left.contains("maistra.io"),
+            "uninstall --purge left {left}"
+        );
         Ok(())
     }
 }

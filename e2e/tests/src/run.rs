@@ -51,7 +51,7 @@ impl Run<'_> {
         let end = Instant::now() + Duration::from_secs(step.within);
         loop {
             let output = self.act(&step.action).await?;
-            let Err(error) = check(&step.expect, &output) else {
+            let Err(error) = check(&step.expect, &output, |text| self.fill(text)) else {
                 return Ok(());
             };
             if Instant::now() >= end {
@@ -104,7 +104,8 @@ impl Run<'_> {
         if call.from == "gateway" {
             return self.cluster.client(&args).await;
         }
-        let (deployment, namespace) = call.from.split_once('@').unwrap_or((&call.from, self.namespace));
+        let from = self.fill(&call.from);
+        let (deployment, namespace) = from.split_once('@').unwrap_or((&from, self.namespace));
         self.cluster.client_in(namespace, deployment, &args).await
     }
 
@@ -124,7 +125,7 @@ impl Run<'_> {
 
     async fn delete_applied(&self) -> anyhow::Result<()> {
         let applied = self.scenario.steps.iter().filter_map(|step| match &step.action {
-            Action::Apply(file) if !step.expect.fails => Some(file),
+            Action::Apply(file) if !step.expect.fails && !step.keep => Some(file),
             _ => None,
         });
         for file in applied {
@@ -147,7 +148,8 @@ impl Run<'_> {
     }
 }
 
-fn check(expect: &Expect, output: &Output) -> anyhow::Result<()> {
+/// `fill` replaces the variables in patterns.
+fn check(expect: &Expect, output: &Output, fill: impl Fn(&str) -> String) -> anyhow::Result<()> {
     let shown = || output.text.chars().take(1500).collect::<String>();
     ensure!(
         output.success != expect.fails,
@@ -158,14 +160,14 @@ fn check(expect: &Expect, output: &Output) -> anyhow::Result<()> {
     let lines: Vec<_> = output.text.lines().filter(|line| !line.trim().is_empty()).collect();
     for pattern in &expect.contains {
         ensure!(
-            Regex::new(pattern)?.is_match(&output.text),
+            Regex::new(&fill(pattern))?.is_match(&output.text),
             "'{pattern}' is not in:\n{}",
             shown()
         );
     }
     for pattern in &expect.absent {
         ensure!(
-            !Regex::new(pattern)?.is_match(&output.text),
+            !Regex::new(&fill(pattern))?.is_match(&output.text),
             "'{pattern}' is in:\n{}",
             shown()
         );
@@ -175,7 +177,7 @@ fn check(expect: &Expect, output: &Output) -> anyhow::Result<()> {
             !lines.is_empty(),
             "nothing was printed, and '{pattern}' was expected on every line"
         );
-        let regex = Regex::new(pattern)?;
+        let regex = Regex::new(&fill(pattern))?;
         if let Some(line) = lines.iter().find(|line| !regex.is_match(line)) {
             bail!("'{pattern}' does not match '{line}'");
         }
@@ -190,7 +192,7 @@ fn check(expect: &Expect, output: &Output) -> anyhow::Result<()> {
     }
     for (pattern, [least, most]) in &expect.shares {
         ensure!(!lines.is_empty(), "nothing was printed");
-        let regex = Regex::new(pattern)?;
+        let regex = Regex::new(&fill(pattern))?;
         let hits = lines.iter().filter(|line| regex.is_match(line)).count();
         let percent = hits as f64 * 100.0 / lines.len() as f64;
         let odd = lines.iter().find(|line| !regex.is_match(line)).unwrap_or(&"");
@@ -221,9 +223,9 @@ mod tests {
             ..Expect::default()
         };
         let output = printed("200 v1\n200 v2\n200 v1\n200 v1\n");
-        assert!(check(&expect(20.0, 30.0), &output).is_ok());
-        assert!(check(&expect(30.0, 40.0), &output).is_err());
-        assert!(check(&expect(0.0, 100.0), &printed("")).is_err());
+        assert!(check(&expect(20.0, 30.0), &output, str::to_owned).is_ok());
+        assert!(check(&expect(30.0, 40.0), &output, str::to_owned).is_err());
+        assert!(check(&expect(0.0, 100.0), &printed(""), str::to_owned).is_err());
     }
 
     #[test]
@@ -232,14 +234,15 @@ mod tests {
             fails: true,
             ..Expect::default()
         };
-        assert!(check(&expect, &printed("created")).is_err());
+        assert!(check(&expect, &printed("created"), str::to_owned).is_err());
         assert!(
             check(
                 &expect,
                 &Output {
                     success: false,
                     text: "refused".to_owned()
-                }
+                },
+                str::to_owned
             )
             .is_ok()
         );
@@ -251,8 +254,8 @@ mod tests {
             all: Some("^200 ".to_owned()),
             ..Expect::default()
         };
-        assert!(check(&expect, &printed("200 a\n200 b\n")).is_ok());
-        assert!(check(&expect, &printed("200 a\n503 b\n")).is_err());
-        assert!(check(&expect, &printed("\n")).is_err());
+        assert!(check(&expect, &printed("200 a\n200 b\n"), str::to_owned).is_ok());
+        assert!(check(&expect, &printed("200 a\n503 b\n"), str::to_owned).is_err());
+        assert!(check(&expect, &printed("\n"), str::to_owned).is_err());
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct Step {
     /// Repeat until the expectation holds, for this many seconds at most. Without it the first try counts.
     pub(crate) within: u64,
     pub(crate) expect: Expect,
+    /// What this step applies stays after the scenario.
+    pub(crate) keep: bool,
 }
 
 #[derive(Debug)]
@@ -120,6 +122,8 @@ struct RawStep {
     within: u64,
     #[serde(default)]
     expect: Expect,
+    #[serde(default)]
+    keep: bool,
 }
 
 impl TryFrom<RawStep> for Step {
@@ -142,6 +146,7 @@ impl TryFrom<RawStep> for Step {
                 action,
                 within: raw.within,
                 expect: raw.expect,
+                keep: raw.keep,
             }),
             _ => Err("a step is exactly one of apply, delete, kubectl, mizzen, call, ready".to_owned()),
         }
