@@ -9,7 +9,10 @@
 //! `maistra.io`), so existing manifests apply unchanged. Networking and security kinds are served as `v1`, `v1beta1` (and
 //! `v1alpha3` for networking) with one schema; the Rust types carry `v1`, the version that is stored.
 
-#![expect(clippy::duplicated_attributes, reason = "the lint takes the fields of several printcolumn attributes for one's")]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the lint takes the fields of several printcolumn attributes for one's"
+)]
 
 pub mod definitions;
 pub mod duration;

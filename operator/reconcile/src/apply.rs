@@ -115,7 +115,8 @@ pub fn resource(api_version: &str, kind: &str) -> Option<(ApiResource, bool)> {
 }
 
 fn api(client: &Client, id: &ObjectId) -> Result<Api<DynamicObject>, ApplyError> {
-    let (resource, _) = resource(&id.api_version, &id.kind).ok_or_else(|| ApplyError::UnknownKind(Box::new(id.clone())))?;
+    let (resource, _) =
+        resource(&id.api_version, &id.kind).ok_or_else(|| ApplyError::UnknownKind(Box::new(id.clone())))?;
     Ok(match &id.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
