@@ -46,9 +46,19 @@ const ALLOWED: &[(&str, bool, &[&str])] = &[
     (
         "mizzen-review",
         true,
-        &["mizzen-crds", "mizzen-desired", "mizzen-index", "mizzen-model"],
+        &[
+            "mizzen-crds",
+            "mizzen-desired",
+            "mizzen-identity",
+            "mizzen-index",
+            "mizzen-model",
+        ],
     ),
-    ("mizzen-webhook", false, &["mizzen-crds", "mizzen-review"]),
+    (
+        "mizzen-webhook",
+        false,
+        &["mizzen-crds", "mizzen-desired", "mizzen-review"],
+    ),
     ("mizzen-issue", true, &["mizzen-identity"]),
     ("mizzen-ca", false, &["mizzen-identity", "mizzen-issue"]),
     ("mizzen-proxy-config", true, &["mizzen-identity"]),
