@@ -2,8 +2,8 @@
 //!
 //! In: the address of the mesh's CA, the projected token, the mesh's root certificate. Out: identities published in a
 //! [`SvidStore`]. The private key is made here and never leaves the process. A certificate is renewed at half of its
-//! remaining life; while that fails the old one stays, and trying goes on with growing, random pauses. The root file is
-//! read again and again, so a changed trust bundle takes effect without a restart.
+//! remaining life, and soon after the trust bundle changed; while that fails the old one stays, and trying goes on with
+//! growing, random pauses. The root file is read again and again, so a changed bundle takes effect without a restart.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -244,7 +244,7 @@ impl Identity {
     /// Waits, looking at the root file now and then. Ends early when the certificate has expired by the wall clock, which
     /// goes on while a machine sleeps.
     async fn wait(&self, pause: Duration) {
-        let until = Instant::now() + pause;
+        let mut until = Instant::now() + pause;
         let mut known = self.store.current().map(|svid| svid.roots().to_vec());
         while Instant::now() < until {
             tokio::time::sleep_until(until.min(Instant::now() + self.config.root_interval)).await;
@@ -260,6 +260,9 @@ impl Identity {
                     Ok(svid) => {
                         tracing::info!(roots = roots.len(), "trust bundle changed");
                         self.store.publish(svid);
+                        // The CA may sign with another key now, and peers stop to trust certificates of the old one. Not
+                        // all at once: every proxy of the mesh sees the change at about the same time.
+                        until = until.min(Instant::now() + self.config.root_interval.mul_f64(random()));
                     }
                     Err(error) => tracing::warn!(%error, "changed trust bundle is not used"),
                 }
