@@ -10,7 +10,7 @@
 use crate::depends;
 use mizzen_proxy_config::{Kind, Resource};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
@@ -30,7 +30,8 @@ pub enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Names of each kind. An application that calls many hosts that do not exist must not grow the proxy: at the limit
-    /// absent names are forgotten first, and when that does not help, new names are answered with [`Answer::Absent`].
+    /// absent names are forgotten first, and when that does not help, new names are answered with [`Answer::Requested`]
+    /// though nobody asks for them: that there is no such name is not known, and readers let through what is absent.
     pub names: usize,
     /// Sweeps that a name nobody asks for survives.
     pub idle_sweeps: u8,
@@ -236,12 +237,19 @@ impl Cache {
             });
             if given_up.is_empty() {
                 self.overflows.fetch_add(1, Ordering::Relaxed);
-                return Answer::Absent;
+                return Answer::Requested;
             }
         }
+        let evicted = !given_up.is_empty();
         entries.insert(Arc::clone(&name), Entry::requested(pinned));
         // The order in which wishes are noted is the order in which entries came to be: still under the lock.
         self.wish(kind, vec![name], given_up);
+        drop(entries);
+        if evicted {
+            // Readers hold the answers of these names, of which nothing will be heard any more: what they still use they ask
+            // for anew. Told before the names went, they could have been given the old answers once more.
+            self.moved();
+        }
         Answer::Requested
     }
 
@@ -250,7 +258,8 @@ impl Cache {
         if !unsubscribe.is_empty() {
             // A name that was wished for and given up before it was sent is not sent at all.
             if let Some(wanted) = wishes.subscribe.get_mut(&kind) {
-                wanted.retain(|name| !unsubscribe.contains(name));
+                let given_up: HashSet<&str> = unsubscribe.iter().map(AsRef::as_ref).collect();
+                wanted.retain(|name| !given_up.contains(name.as_ref()));
             }
             wishes.unsubscribe.entry(kind).or_default().extend(unsubscribe);
         }

@@ -15,6 +15,7 @@ pub mod hash;
 pub mod matching;
 pub mod naming;
 pub mod outlier;
+pub mod path;
 pub mod retry;
 pub mod rewrite;
 pub mod route;

@@ -86,6 +86,9 @@ pub enum HeadError {
     /// `Transfer-Encoding`, or a length over 0, in a response that cannot have a body (1xx, 204).
     #[error("response: 1xx and 204 must not announce a body")]
     BodyNotAllowed,
+    /// `101 Switching Protocols` where no change of protocol was asked for.
+    #[error("response: 101 to a request without upgrade; only answer 101 when asked")]
+    UpgradeNotAsked,
     /// `Connection` is not a list of tokens.
     #[error("connection: not a list of tokens")]
     ConnectionInvalid,
@@ -135,6 +138,7 @@ impl HeadError {
             Self::TransferEncodingInvalid => "transfer_encoding_invalid",
             Self::TransferEncodingUnsupported => "transfer_encoding_unsupported",
             Self::BodyNotAllowed => "body_not_allowed",
+            Self::UpgradeNotAsked => "upgrade_not_asked",
             Self::ConnectionInvalid => "connection_invalid",
             Self::ConnectionNamesFraming => "connection_names_framing",
         }

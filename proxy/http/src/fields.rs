@@ -25,6 +25,13 @@ impl Span {
             .unwrap_or_default()
     }
 
+    /// The bytes, to be changed where they are.
+    pub(crate) fn of_mut(self, buffer: &mut [u8]) -> &mut [u8] {
+        buffer
+            .get_mut(usize::from(self.start)..usize::from(self.end))
+            .unwrap_or_default()
+    }
+
     /// Whether nothing is in it.
     pub fn is_empty(self) -> bool {
         self.start == self.end

@@ -304,6 +304,17 @@ impl RequestParser {
         &self.head
     }
 
+    /// Changes path and query of a complete head where they stand in `buffer`, the one it was parsed from: `change` gets their
+    /// bytes and says how many of them are left. What reads or writes the head afterwards sees only the new ones. `change`
+    /// must leave bytes that may stand in a target. `None` from it leaves the head as it is, and is returned.
+    pub fn change_path(&mut self, buffer: &mut [u8], change: impl FnOnce(&mut [u8]) -> Option<usize>) -> Option<()> {
+        let path = &mut self.head.path;
+        let length = change(path.of_mut(buffer))?;
+        let end = usize::from(path.start).saturating_add(length);
+        path.end = path.end.min(crate::fields::offset(end));
+        Some(())
+    }
+
     /// Whether any byte of a request was seen: an end of file before it is an ordinary close, after it is an error.
     pub fn started(&self) -> bool {
         self.phase != Phase::Start || self.lines.position > 0

@@ -50,6 +50,11 @@ impl Input {
         self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 
+    /// The same, to be changed where it is.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
     /// How many bytes wait.
     #[inline]
     pub fn len(&self) -> usize {

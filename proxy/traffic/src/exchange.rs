@@ -9,6 +9,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use mizzen_decide::path;
 use mizzen_http::{BodyError, BodyReader, Edit, Framing, HeadError, Limits, Parsed, RequestParser, ResponseParser};
 
 use crate::buffer::{Input, Output, Recycle, SIZE};
@@ -71,6 +72,8 @@ pub enum Fail {
     ClientBody(BodyError),
     /// The upstream closed or reset the connection before its response head.
     Closed,
+    /// The upstream reset the stream, not the connection: it had seen the request.
+    Reset,
     /// The upstream refused the stream and did nothing with it.
     Refused,
     /// The upstream's response is malformed.
@@ -212,6 +215,15 @@ impl<'a> Exchange<'a> {
     /// The bytes of the request's head (and what came with it).
     pub fn head_bytes(&self) -> &[u8] {
         self.input.filled()
+    }
+
+    /// Brings the request's path into normal form, for everything that looks at it or sends it on; `false`: it has none.
+    pub fn normalize_path(&mut self, rules: path::Rules) -> bool {
+        let change = |target: &mut [u8]| path::normalize(target, rules).ok();
+        self.scratch
+            .request
+            .change_path(self.input.filled_mut(), change)
+            .is_some()
     }
 
     /// Length of the request's head.
@@ -502,6 +514,9 @@ impl<'a> Exchange<'a> {
         if let Poll::Ready(ended) = self.poll_response(cx, &mut up.conn) {
             return Poll::Ready(ended);
         }
+        if self.request.is_done() && self.client_gone(cx) {
+            return Poll::Ready(Ended::ClientGone);
+        }
         if self.timer.poll_expired(cx) {
             return Poll::Ready(Ended::Timeout(self.which()));
         }
@@ -650,6 +665,7 @@ impl<'a> Exchange<'a> {
 fn closed(error: &io::Error) -> Fail {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Fail::Refused,
+        io::ErrorKind::ConnectionAborted => Fail::Reset,
         _ => Fail::Closed,
     }
 }

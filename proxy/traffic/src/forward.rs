@@ -6,7 +6,7 @@
 use std::time::{Instant, SystemTime};
 
 use mizzen_decide::retry::{TryResult, Verdict};
-use mizzen_decide::{HostId, Limit, Report, Request as _, matching};
+use mizzen_decide::{HostId, Limit, Report, Request as _, matching, path};
 use mizzen_http::{Connection, Version};
 use smallvec::SmallVec;
 
@@ -136,6 +136,13 @@ pub fn closing(info: &Info) -> bool {
 }
 
 async fn drive(info: &Info, x: &mut Exchange<'_>, record: &mut Record) -> Result<bool, Stop> {
+    let rules = path::Rules {
+        dot_segments: info.http.normalize_path,
+        merge_slashes: info.http.merge_slashes,
+    };
+    if !x.normalize_path(rules) {
+        return Err(Local::bad_path().into());
+    }
     let random: u64 = rand::random();
     let planned = {
         let view = View {
@@ -183,6 +190,8 @@ async fn drive(info: &Info, x: &mut Exchange<'_>, record: &mut Record) -> Result
 
     let mut tried: SmallVec<[HostId; 4]> = SmallVec::new();
     let mut stale = false;
+    // Whether a connection was found stale already: a second time it is a failure like any other.
+    let mut excused = false;
     let mut _retrying: Option<Permit> = None;
     loop {
         record.attempts = retry.attempts();
@@ -224,14 +233,16 @@ async fn drive(info: &Info, x: &mut Exchange<'_>, record: &mut Record) -> Result
                     // A pooled connection that the peer closed meanwhile is no failure of the endpoint: once more on a new
                     // one, where that cannot do anything twice.
                     Err(Fail::Closed)
-                        if upstream.is_reused()
+                        if !excused
+                            && upstream.may_be_stale()
                             && x.can_replay()
                             && x.scratch.request.head().method().is_idempotent() =>
                     {
                         stale = true;
+                        excused = true;
                         continue;
                     }
-                    Err(Fail::Closed) => (
+                    Err(Fail::Closed | Fail::Reset) => (
                         TryResult::Reset {
                             refused: false,
                             request_sent: true,

@@ -507,13 +507,15 @@ fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// `REFUSED_STREAM` is told apart: the peer says that it did nothing with the request.
+/// `REFUSED_STREAM` is told apart: the peer says that it did nothing with the request. So is the reset of just this stream
+/// (`ConnectionAborted`) from the end of the connection (`ConnectionReset`), which may have met the request by chance.
 fn as_io(error: h2::Error) -> io::Error {
     if error.is_io() {
         return error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
     }
     let kind = match error.reason() {
         Some(Reason::REFUSED_STREAM) => io::ErrorKind::ConnectionRefused,
+        _ if error.is_reset() => io::ErrorKind::ConnectionAborted,
         _ => io::ErrorKind::ConnectionReset,
     };
     io::Error::new(kind, error)

@@ -147,6 +147,11 @@ impl Local {
         Self::new(status, text, Flags::DOWNSTREAM_PROTOCOL, "http1.codec_error")
     }
 
+    /// The path has no normal form.
+    pub fn bad_path() -> Self {
+        Self::new(400, "", Flags::DOWNSTREAM_PROTOCOL, "path_normalization_failed")
+    }
+
     /// Writes the response.
     pub fn write(&self, how: &How<'_>, out: &mut Vec<u8>) {
         if how.grpc {

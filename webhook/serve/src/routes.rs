@@ -9,10 +9,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::post;
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use mizzen_review::{Request, Response, Review};
 use prometheus_client::registry::Registry;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::metrics::Metrics;
@@ -22,9 +24,15 @@ use crate::metrics::Metrics;
 pub struct Limits {
     /// The longest request. Default 8 MiB: an object is 1.5 MiB at most, and an update sends two, each with its history.
     pub body_bytes: usize,
-    /// Reviews at a time; more are told to come back. Default 256.
+    /// The longest time in which a request may come in. Default 2 s: who may call is not proven, so whoever sends slowly
+    /// must not hold anything for long.
+    pub body_time: Duration,
+    /// KiB of requests that are held at a time, counted as they arrive. Default 64 MiB.
+    pub held_kib: usize,
+    /// Reviews at a time, counted from when the request is whole; more are told to come back. Default 256.
     pub concurrency: usize,
-    /// The longest review. Default 4 s: webhooks are called with a limit of 5 s, and the API server should hear why.
+    /// The longest review, the coming in included. Default 4 s: webhooks are called with a limit of 5 s, and the API
+    /// server should hear why.
     pub time: Duration,
 }
 
@@ -32,6 +40,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 8 * 1024 * 1024,
+            body_time: Duration::from_secs(2),
+            held_kib: 64 * 1024,
             concurrency: 256,
             time: Duration::from_secs(4),
         }
@@ -82,18 +92,22 @@ struct Shared {
     limits: Limits,
     metrics: Metrics,
     room: Semaphore,
+    /// In KiB.
+    bytes: Semaphore,
 }
 
 impl Webhooks {
     /// Endpoints under limits; their metrics go into `registry`.
     pub fn new(endpoints: Vec<Endpoint>, limits: Limits, registry: &mut Registry) -> Self {
         let room = Semaphore::new(limits.concurrency);
+        let bytes = Semaphore::new(limits.held_kib.min(Semaphore::MAX_PERMITS));
         Self {
             shared: Arc::new(Shared {
                 endpoints,
                 limits,
                 metrics: Metrics::register(registry),
                 room,
+                bytes,
             }),
         }
     }
@@ -107,15 +121,17 @@ impl Webhooks {
     }
 }
 
+/// Anybody in the cluster can call, so nothing is held for a request that only promises to come: its bytes count as they
+/// arrive, it must be whole in time, and only then it takes one of the places.
 async fn answer(State((shared, endpoint)): State<(Arc<Shared>, Endpoint)>, body: Body) -> HttpResponse {
-    let Ok(_permit) = shared.room.try_acquire() else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "too many reviews at a time: try again");
+    let started = Instant::now();
+    let (body, _held) = match timeout(shared.limits.body_time, whole(&shared, body)).await {
+        Ok(Ok(whole)) => whole,
+        Ok(Err(turned_away)) => return turned_away.into_response(),
+        Err(_) => return TurnedAway::Slow.into_response(),
     };
-    let Ok(body) = axum::body::to_bytes(body, shared.limits.body_bytes).await else {
-        return plain(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the review is too long, or did not come whole",
-        );
+    let Ok(_permit) = shared.room.try_acquire() else {
+        return TurnedAway::Busy.into_response();
     };
     let request = match serde_json::from_slice::<Review>(&body) {
         Ok(Review { request: Some(request) }) => request,
@@ -136,20 +152,61 @@ async fn answer(State((shared, endpoint)): State<(Arc<Shared>, Endpoint)>, body:
         name = request.name,
         uid = request.uid,
     );
-    review(&shared, &endpoint, request).instrument(span).await
+    review(&shared, &endpoint, request, started).instrument(span).await
 }
 
-async fn review(shared: &Shared, endpoint: &Endpoint, request: Request) -> HttpResponse {
-    let started = Instant::now();
+/// Why a request is turned away before anybody looks into it.
+enum TurnedAway {
+    Slow,
+    Cut,
+    TooLong,
+    Busy,
+}
+
+impl IntoResponse for TurnedAway {
+    fn into_response(self) -> HttpResponse {
+        match self {
+            Self::Slow => plain(
+                StatusCode::REQUEST_TIMEOUT,
+                "the review did not come whole in time: send it again",
+            ),
+            Self::Cut => plain(StatusCode::BAD_REQUEST, "the review did not come whole"),
+            Self::TooLong => plain(StatusCode::PAYLOAD_TOO_LARGE, "the review is too long"),
+            Self::Busy => plain(StatusCode::SERVICE_UNAVAILABLE, "too many reviews at a time: try again"),
+        }
+    }
+}
+
+/// The whole body, with its share of the bytes that may be held.
+async fn whole<'a>(shared: &'a Shared, body: Body) -> Result<(Vec<u8>, SemaphorePermit<'a>), TurnedAway> {
+    let share = |kib: usize| {
+        let kib = u32::try_from(kib).map_err(|_| TurnedAway::TooLong)?;
+        shared.bytes.try_acquire_many(kib).map_err(|_| TurnedAway::Busy)
+    };
+    let mut held = share(0)?;
+    let mut bytes = Vec::new();
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| TurnedAway::Cut)?;
+        let length = bytes.len() + chunk.len();
+        if length > shared.limits.body_bytes {
+            return Err(TurnedAway::TooLong);
+        }
+        held.merge(share(length.div_ceil(1024).saturating_sub(held.num_permits()))?);
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok((bytes, held))
+}
+
+async fn review(shared: &Shared, endpoint: &Endpoint, request: Request, started: Instant) -> HttpResponse {
     shared.metrics.start();
     let late = request.refuse(
         500,
         "the review took too long (is the API server slow to answer?): try again",
         "timeout",
     );
-    let response = tokio::time::timeout(shared.limits.time, (endpoint.review)(request))
-        .await
-        .unwrap_or(late);
+    let left = shared.limits.time.saturating_sub(started.elapsed());
+    let response = timeout(left, (endpoint.review)(request)).await.unwrap_or(late);
     shared.metrics.end(
         endpoint.path,
         response.is_allowed(),
@@ -227,6 +284,49 @@ mod tests {
         assert_eq!(send(&fine, "/yes", "{}".into()).await.0, StatusCode::BAD_REQUEST);
         assert_eq!(send(&fine, "/yes", "nonsense".into()).await.0, StatusCode::BAD_REQUEST);
         assert_eq!(send(&fine, "/elsewhere", review()).await.0, StatusCode::NOT_FOUND);
+    }
+
+    // B7
+    #[tokio::test]
+    async fn requests_that_never_come_whole_hold_no_place_and_are_told_so() {
+        let webhooks = webhooks(Limits {
+            concurrency: 1,
+            body_time: Duration::from_millis(200),
+            ..Limits::default()
+        });
+        let stuck: Vec<_> = (0..20)
+            .map(|_| {
+                let body = Body::from_stream(futures::stream::pending::<Result<String, std::io::Error>>());
+                let request = http::Request::post("/yes").body(body).unwrap();
+                tokio::spawn(webhooks.router().oneshot(request))
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(send(&webhooks, "/yes", review()).await.0, StatusCode::OK);
+        for stuck in stuck {
+            assert_eq!(stuck.await.unwrap().unwrap().status(), StatusCode::REQUEST_TIMEOUT);
+        }
+    }
+
+    // B7
+    #[tokio::test]
+    async fn more_bytes_than_may_be_held_are_told_to_come_back_and_are_given_back() {
+        let webhooks = webhooks(Limits {
+            held_kib: 4,
+            body_time: Duration::from_millis(200),
+            ..Limits::default()
+        });
+        let part = futures::stream::iter([Ok::<_, std::io::Error>("x".repeat(4000))]);
+        let body = Body::from_stream(part.chain(futures::stream::pending()));
+        let request = http::Request::post("/yes").body(body).unwrap();
+        let holding = tokio::spawn(webhooks.router().oneshot(request));
+        tokio::task::yield_now().await;
+        assert_eq!(
+            send(&webhooks, "/yes", review()).await.0,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        assert_eq!(holding.await.unwrap().unwrap().status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(send(&webhooks, "/yes", review()).await.0, StatusCode::OK);
     }
 
     // B7

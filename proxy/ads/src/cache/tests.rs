@@ -60,7 +60,7 @@ fn what_nobody_asks_for_is_forgotten_after_readers_had_a_chance() {
 }
 
 #[test]
-fn absent_names_make_room_and_a_full_cache_asks_nothing_more() {
+fn absent_names_make_room_and_a_full_cache_never_says_absent() {
     let cache = Cache::new(Limits {
         names: 2,
         idle_sweeps: 3,
@@ -69,11 +69,18 @@ fn absent_names_make_room_and_a_full_cache_asks_nothing_more() {
     cache.ask(KIND, "junk");
     apply(&cache, "good", host("good"));
     apply(&cache, "junk", Answer::Absent);
+    let mut changes = cache.changes();
     assert_eq!(cache.ask(KIND, "next"), Answer::Requested);
+    // Readers that hold "absent" for the evicted name ask again.
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
     assert_eq!(cache.len(KIND), 2);
     assert_eq!(cache.take_wishes().unsubscribe[&KIND], ["junk".into()]);
-    assert_eq!(cache.ask(KIND, "one more"), Answer::Absent);
+    assert_eq!(cache.ask(KIND, "one more"), Answer::Requested);
     assert_eq!(cache.overflows(), 1);
+    assert_eq!((cache.len(KIND), cache.peek(KIND, "one more")), (2, None));
+    assert!(cache.take_wishes().is_empty());
+    assert!(!changes.has_changed().unwrap());
     assert_eq!(cache.ask(KIND, "good"), host("good"));
     // Other kinds have room of their own.
     assert_eq!(cache.ask(Kind::Cluster, "c"), Answer::Requested);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mizzen_decide::retry::{RetryState, TryResult, Verdict};
 use mizzen_decide::timeout::Timeouts;
 use mizzen_decide::{HostId, Limit, Pick, Report, hash, matching};
+use mizzen_http::HeadError;
 use mizzen_proxy_config::{Cluster, RetryPolicy, UpstreamProtocol};
 use smallvec::SmallVec;
 
@@ -172,6 +173,7 @@ pub(super) async fn attempt(
     if info.outbound() {
         record.peer = Some(upstream.peer);
     }
+    let upgrade;
     {
         let (mut text, mut edit) = (std::mem::take(&mut x.scratch.text), std::mem::take(&mut x.scratch.edit));
         let head = x.scratch.request.head();
@@ -182,13 +184,14 @@ pub(super) async fn attempt(
             secure: info.secure,
             edge: info.http.use_remote_address,
         };
+        upgrade = upgrade_allowed(info, record.routed.as_ref(), &view);
         let context = RequestContext {
             info,
             routed: record.routed.as_ref(),
             entry: record.routed.as_ref().and_then(Routed::entry),
             attempt: retry.attempts(),
             id: record.id.as_ref(),
-            upgrade: upgrade_allowed(info, record.routed.as_ref(), &view),
+            upgrade,
             hostname: &chosen.hostname,
             values: values(info, record, Some(view), None, (0, 0)),
         };
@@ -202,7 +205,12 @@ pub(super) async fn attempt(
     } else {
         Instant::now()
     });
-    poll_fn(|cx| x.poll_response_head(cx, upstream)).await
+    poll_fn(|cx| x.poll_response_head(cx, upstream)).await?;
+    // Bytes would pass both ways unseen, though the client never asked for another protocol.
+    if !upgrade && x.scratch.response.head().status() == 101 {
+        return Err(Fail::Protocol(HeadError::UpgradeNotAsked));
+    }
+    Ok(())
 }
 
 fn upgrade_allowed(info: &Info, routed: Option<&Routed>, view: &View<'_>) -> bool {
