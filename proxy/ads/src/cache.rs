@@ -94,6 +94,8 @@ pub struct Cache {
     wishes: Mutex<Wishes>,
     wished: Notify,
     generation: watch::Sender<u64>,
+    /// The kinds of which everything is wanted, a bit each.
+    all: AtomicU8,
     overflows: AtomicU64,
 }
 
@@ -115,6 +117,7 @@ impl Cache {
             wished: Notify::new(),
             generation,
             overflows: AtomicU64::new(0),
+            all: AtomicU8::new(0),
         }
     }
 
@@ -155,8 +158,13 @@ impl Cache {
 
     /// Subscribes to all resources of a kind (a gateway's listeners).
     pub fn want_all(&self, kind: Kind) {
+        self.all.fetch_or(kind.bit(), Ordering::Relaxed);
         self.wishes.lock().all.push(kind);
         self.wished.notify_one();
+    }
+
+    fn wants_all(&self, kind: Kind) -> bool {
+        self.all.load(Ordering::Relaxed) & kind.bit() != 0
     }
 
     /// All present resources of a kind, by name.
@@ -294,8 +302,11 @@ impl Cache {
                 }
                 entry.answer = answer;
                 changed = true;
-            } else if let Answer::Present(_) = answer {
-                // From a wildcard: pinned, since discovery decides what is in it.
+            } else if let Answer::Present(_) = answer
+                && self.wants_all(kind)
+            {
+                // From a wildcard: pinned, since discovery decides what is in it. Without one it is the late answer for a
+                // name that was given up meanwhile: kept, it would never change again.
                 entries.insert(
                     name,
                     Entry {
