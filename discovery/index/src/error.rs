@@ -195,6 +195,18 @@ pub enum Reason {
     /// Bytes that are not base64.
     #[error("is not base64: encode the bytes, or use string")]
     Base64,
+    /// A text that a proxy refuses, and its whole configuration with it.
+    #[error("the text has the control character {character:?}: remove it")]
+    ControlCharacter {
+        /// The first.
+        character: char,
+    },
+    /// A text that is longer than a proxy takes.
+    #[error("the text is longer than {limit} bytes: shorten it")]
+    TooLong {
+        /// What a proxy takes.
+        limit: usize,
+    },
     /// A header's value that cannot be sent.
     #[error("the value has control characters: remove them")]
     HeaderValue,
@@ -252,6 +264,8 @@ impl Reason {
             Self::Label { .. } => "BadLabel",
             Self::Subnet { .. } => "BadSubnet",
             Self::Base64 => "BadBase64",
+            Self::ControlCharacter { .. } => "BadCharacter",
+            Self::TooLong { .. } => "TooLong",
             Self::HeaderValue => "BadHeaderValue",
             Self::PortsWithoutSelector => "PortsWithoutSelector",
             Self::Needs { .. } => "Incomplete",

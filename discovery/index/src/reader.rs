@@ -181,8 +181,32 @@ impl<'a> Reader<'a> {
         self.take(field, namespace)
     }
 
-    /// A regular expression that compiles.
+    /// A text that goes into a header, path or authority, and must not end it: no control characters.
+    pub(crate) fn printable(&mut self, field: &str, text: &str) {
+        if let Some(character) = text.chars().find(|c| c.is_control()) {
+            self.refuse_at(field, Reason::ControlCharacter { character });
+        }
+    }
+
+    /// The same for a text that may be missing; an empty one counts as missing.
+    pub(crate) fn printable_text(&mut self, field: &str, given: Option<&String>) -> Option<Arc<str>> {
+        let found = text(given)?;
+        self.printable(field, &found);
+        Some(found)
+    }
+
+    /// A regular expression that compiles, and that RE2 compiles too. Envoy refuses an empty one.
     pub(crate) fn pattern(&mut self, field: &str, text: &str) -> Option<Pattern> {
+        if text.is_empty() {
+            let remedy = "write the regular expression, such as .*, or leave the condition out";
+            self.refuse_at(field, Reason::Missing { remedy });
+            return None;
+        }
+        if repeats_too_often(text) {
+            let why = "a repetition of more than 1000".to_owned();
+            self.refuse_at(field, Reason::Regex { why });
+            return None;
+        }
         let pattern = Pattern::new(text).map_err(|error| {
             // the library draws a picture over several lines; its last line says it
             let why = error.to_string();
@@ -273,6 +297,17 @@ pub(crate) fn export_to<'t>(
     } else {
         ExportTo::All
     }
+}
+
+/// Whether an expression repeats something more often than RE2 allows: `a{1001}`.
+fn repeats_too_often(expression: &str) -> bool {
+    const MOST: u64 = 1000;
+    expression.split('{').skip(1).any(|rest| {
+        let counts = rest.split_once('}').map_or("", |(counts, _)| counts);
+        let numbers = || counts.split(',').map(str::trim).filter(|count| !count.is_empty());
+        numbers().all(|count| count.chars().all(|c| c.is_ascii_digit()))
+            && numbers().any(|count| count.parse::<u64>().is_ok_and(|count| count > MOST))
+    })
 }
 
 /// Text as the model shares it; none if it is empty.

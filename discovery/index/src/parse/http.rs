@@ -15,6 +15,12 @@ use super::{http_action as action, resilience};
 use crate::error::{Caution, Reason};
 use crate::reader::{Reader, text};
 
+/// Envoy's limit for the name of a query parameter.
+const QUERY_NAME_LIMIT: usize = 1024;
+
+/// Envoy's limit for the name and for the value of a header that a route sets.
+const HEADER_LIMIT: usize = 16_384;
+
 pub(super) fn routes(r: &mut Reader<'_>, routes: &[vs::HttpRoute], delegated_to: bool) -> Vec<HttpRoute> {
     let mut takes_all = None;
     let mut index = 0;
@@ -157,6 +163,19 @@ fn condition(r: &mut Reader<'_>, raw: &vs::HttpMatch) -> Option<HttpMatch> {
     let mut query_params = BTreeMap::new();
     for (name, value) in &raw.query_params {
         let field = format!("queryParams.{name}");
+        if name.is_empty() {
+            let remedy = "write the query parameter's name";
+            r.refuse_at("queryParams", Reason::Missing { remedy });
+        }
+        if name.len() > QUERY_NAME_LIMIT {
+            r.refuse_at(
+                "queryParams",
+                Reason::TooLong {
+                    limit: QUERY_NAME_LIMIT,
+                },
+            );
+        }
+        r.printable("queryParams", name);
         if let Some(value) = presence_or(r, &field, value) {
             query_params.insert(Arc::from(name.as_str()), value);
         }
@@ -221,7 +240,10 @@ fn presence_or(r: &mut Reader<'_>, field: &str, raw: &vs::StringMatch) -> Option
 pub(super) fn string_match(r: &mut Reader<'_>, field: &str, raw: &vs::StringMatch) -> Option<StringMatch> {
     r.inside(field, |r| match (&raw.exact, &raw.prefix, &raw.regex) {
         (None, None, None) => None,
-        (Some(exact), None, None) => Some(StringMatch::Exact(Arc::from(exact.as_str()))),
+        (Some(exact), None, None) => {
+            r.printable("exact", exact);
+            Some(StringMatch::Exact(Arc::from(exact.as_str())))
+        }
         (None, Some(prefix), None) if prefix.is_empty() => {
             r.refuse_at(
                 "prefix",
@@ -231,7 +253,10 @@ pub(super) fn string_match(r: &mut Reader<'_>, field: &str, raw: &vs::StringMatc
             );
             None
         }
-        (None, Some(prefix), None) => Some(StringMatch::Prefix(Arc::from(prefix.as_str()))),
+        (None, Some(prefix), None) => {
+            r.printable("prefix", prefix);
+            Some(StringMatch::Prefix(Arc::from(prefix.as_str())))
+        }
         (None, None, Some(regex)) => r.pattern("regex", regex).map(StringMatch::Regex),
         (Some(_), _, _) => {
             r.refuse(Reason::Excludes {
@@ -294,6 +319,10 @@ fn header_values(r: &mut Reader<'_>, field: &str, raw: &BTreeMap<String, String>
         let field = format!("{field}.{name}");
         if value.chars().any(|c| c.is_control() && c != '\t') {
             r.refuse_at(&field, Reason::HeaderValue);
+        }
+        // a percent sign of no command is sent to Envoy twice
+        if name.len() > HEADER_LIMIT || value.len() + value.matches('%').count() > HEADER_LIMIT {
+            r.refuse_at(&field, Reason::TooLong { limit: HEADER_LIMIT });
         }
         if let Some(name) = header_name(r, &field, name) {
             values.insert(name, Arc::from(value.as_str()));

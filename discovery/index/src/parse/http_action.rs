@@ -13,11 +13,11 @@ use super::http::string_match;
 use super::resilience::percent;
 use super::stream::destination;
 use crate::error::{Caution, Reason};
-use crate::reader::{Reader, text};
+use crate::reader::Reader;
 
 pub(super) fn redirect(r: &mut Reader<'_>, raw: &vs::HttpRedirect, matches: &[HttpMatch]) -> Option<Redirect> {
-    let authority = text(raw.authority.as_ref());
-    let scheme = text(raw.scheme.as_ref());
+    let authority = r.printable_text("authority", raw.authority.as_ref());
+    let scheme = r.printable_text("scheme", raw.scheme.as_ref());
     let port = match (raw.port, raw.derive_port) {
         (Some(_), Some(_)) => {
             r.refuse_at(
@@ -34,7 +34,7 @@ pub(super) fn redirect(r: &mut Reader<'_>, raw: &vs::HttpRedirect, matches: &[Ht
         (None, Some(vs::RedirectPort::FromRequestPort)) => Some(RedirectPort::FromRequest),
         (None, None) => None,
     };
-    let uri = match (text(raw.uri.as_ref()), &raw.prefix_rewrite) {
+    let uri = match (r.printable_text("uri", raw.uri.as_ref()), &raw.prefix_rewrite) {
         (Some(_), Some(_)) => {
             r.refuse_at(
                 "prefixRewrite",
@@ -46,10 +46,13 @@ pub(super) fn redirect(r: &mut Reader<'_>, raw: &vs::HttpRedirect, matches: &[Ht
             None
         }
         (Some(uri), None) => Some(RoutePathRewrite::Path(uri)),
-        (None, Some(replacement)) => r.pattern("prefixRewrite", &matched_prefix(matches)).map(|pattern| {
-            let substitution = Arc::from(replacement.replace('\\', "\\\\"));
-            RoutePathRewrite::Regex { pattern, substitution }
-        }),
+        (None, Some(replacement)) => {
+            r.printable("prefixRewrite", replacement);
+            r.pattern("prefixRewrite", &matched_prefix(matches)).map(|pattern| {
+                let substitution = Arc::from(replacement.replace('\\', "\\\\"));
+                RoutePathRewrite::Regex { pattern, substitution }
+            })
+        }
         (None, None) => None,
     };
     if uri.is_none() && authority.is_none() && scheme.is_none() && port.is_none() {
@@ -152,7 +155,7 @@ pub(super) fn status(r: &mut Reader<'_>, field: &str, number: i64) -> Option<u16
 }
 
 pub(super) fn rewrite(r: &mut Reader<'_>, raw: &vs::HttpRewrite) -> Option<Rewrite> {
-    let uri = match (text(raw.uri.as_ref()), &raw.uri_regex_rewrite) {
+    let uri = match (r.printable_text("uri", raw.uri.as_ref()), &raw.uri_regex_rewrite) {
         (Some(_), Some(_)) => {
             r.refuse_at(
                 "uriRegexRewrite",
@@ -183,6 +186,7 @@ pub(super) fn rewrite(r: &mut Reader<'_>, raw: &vs::HttpRewrite) -> Option<Rewri
                 );
                 return None;
             };
+            r.printable("rewrite", substitution);
             let pattern = r.pattern("match", expression)?;
             Some(RoutePathRewrite::Regex {
                 pattern,
@@ -191,7 +195,7 @@ pub(super) fn rewrite(r: &mut Reader<'_>, raw: &vs::HttpRewrite) -> Option<Rewri
         }),
         (None, None) => None,
     };
-    let authority = text(raw.authority.as_ref());
+    let authority = r.printable_text("authority", raw.authority.as_ref());
     if uri.is_none() && authority.is_none() && raw.uri_regex_rewrite.is_none() {
         r.refuse(Reason::Missing {
             remedy: "write uri, uriRegexRewrite or authority",
@@ -264,6 +268,7 @@ pub(super) fn cors(r: &mut Reader<'_>, raw: &vs::CorsPolicy) -> Cors {
         r.caution("allowOrigin", &Caution::Deprecated { modern: "allowOrigins" });
         // as it was before: exact origins, and * for all
         for origin in &raw.allow_origin {
+            r.printable("allowOrigin", origin);
             if origin == "*" {
                 allow_origins.extend(r.pattern("allowOrigin", ".*").map(StringMatch::Regex));
             } else {
@@ -291,12 +296,17 @@ pub(super) fn cors(r: &mut Reader<'_>, raw: &vs::CorsPolicy) -> Cors {
         }
         Some(Arc::from(method.as_str()))
     });
-    let shared = |texts: &[String]| texts.iter().map(|text| Arc::from(text.as_str())).collect();
+    let shared = |r: &mut Reader<'_>, field: &str, texts: &[String]| {
+        r.each(field, texts, |r, text| {
+            r.printable("", text);
+            Some(Arc::from(text.as_str()))
+        })
+    };
     Cors {
         allow_origins,
         allow_methods: methods,
-        allow_headers: shared(&raw.allow_headers),
-        expose_headers: shared(&raw.expose_headers),
+        allow_headers: shared(r, "allowHeaders", &raw.allow_headers),
+        expose_headers: shared(r, "exposeHeaders", &raw.expose_headers),
         max_age: r.duration("maxAge", raw.max_age.as_ref()),
         allow_credentials: raw.allow_credentials,
         forward_unmatched_preflights: match raw.unmatched_preflights.unwrap_or_default() {

@@ -84,14 +84,15 @@ fn consistent_hash(r: &mut Reader<'_>, raw: &dr::ConsistentHashLb) -> Option<Pol
                     },
                 );
             }
+            r.printable("name", &cookie.name);
             r.not_acted_on("attributes", !cookie.attributes.is_empty());
             HashKey::Cookie {
                 name: Arc::from(cookie.name.as_str()),
-                path: text(cookie.path.as_ref()),
+                path: r.printable_text("path", cookie.path.as_ref()),
                 ttl: r.duration_or_zero("ttl", cookie.ttl.as_deref()),
             }
         })
-    } else if let Some(name) = text(raw.http_query_parameter_name.as_ref()) {
+    } else if let Some(name) = r.printable_text("httpQueryParameterName", raw.http_query_parameter_name.as_ref()) {
         HashKey::Query(name)
     } else if raw.use_source_ip == Some(true) {
         HashKey::SourceIp

@@ -161,6 +161,23 @@ fn gateways_are_named_in_every_form() {
     assert_eq!(named, ["legacy/old", "other/theirs", "tutorial/dot", "tutorial/own"]);
 }
 
+// L7: what is too long for a proxy is told before it is sent
+#[test]
+fn headers_longer_than_a_proxy_takes_are_refused() {
+    let value = |text: &str| {
+        http(&format!(
+            "{{headers: {{request: {{set: {{x: '{text}'}}}}}}, route: [{{destination: {{host: a}}}}]}}"
+        ))
+    };
+    assert_eq!(
+        errors("VirtualService", &value(&"a".repeat(16_384))),
+        Vec::<String>::new()
+    );
+    let refused = ["TooLong spec.http[0].headers.request.set.x"];
+    assert_eq!(errors("VirtualService", &value(&"a".repeat(16_385))), refused);
+    assert_eq!(errors("VirtualService", &value(&"%".repeat(9_000))), refused);
+}
+
 // C1, C2, C4, D1, D2, D5
 #[test]
 fn bad_virtual_services_are_refused_at_the_field() {
@@ -375,6 +392,101 @@ fn bad_virtual_services_are_refused_at_the_field() {
             &["SchemaMismatch spec.http[0].corsPolicy.unmatchedPreflights"],
         ),
         (
+            "match: [{uri: {regex: ''}}], route: [{destination: {host: a}}]",
+            &["Missing spec.http[0].match[0].uri.regex"],
+        ),
+        (
+            "match: [{scheme: {regex: ''}, method: {regex: ''}, authority: {regex: ''}}], route: [{destination: {host: a}}]",
+            &[
+                "Missing spec.http[0].match[0].scheme.regex",
+                "Missing spec.http[0].match[0].method.regex",
+                "Missing spec.http[0].match[0].authority.regex",
+            ],
+        ),
+        (
+            "match: [{headers: {x: {regex: ''}}, withoutHeaders: {y: {regex: ''}}, queryParams: {z: {regex: ''}}}], route: [{destination: {host: a}}]",
+            &[
+                "Missing spec.http[0].match[0].queryParams.z.regex",
+                "Missing spec.http[0].match[0].headers.x.regex",
+                "Missing spec.http[0].match[0].withoutHeaders.y.regex",
+            ],
+        ),
+        (
+            "match: [{uri: {regex: 'a{1,1001}'}}], route: [{destination: {host: a}}]",
+            &["BadRegex spec.http[0].match[0].uri.regex"],
+        ),
+        (
+            "match: [{queryParams: {'': {exact: b}}}], route: [{destination: {host: a}}]",
+            &["Missing spec.http[0].match[0].queryParams"],
+        ),
+        (
+            "match: [{queryParams: {\"a\\nb\": {exact: b}}}], route: [{destination: {host: a}}]",
+            &["BadCharacter spec.http[0].match[0].queryParams"],
+        ),
+        (
+            "match: [{headers: {'': {exact: b}}}], route: [{destination: {host: a}}]",
+            &["BadName spec.http[0].match[0].headers."],
+        ),
+        (
+            "match: [{uri: {prefix: \"/a\\rb\"}, headers: {x: {exact: \"a\\nb\"}}}], route: [{destination: {host: a}}]",
+            &[
+                "BadCharacter spec.http[0].match[0].uri.prefix",
+                "BadCharacter spec.http[0].match[0].headers.x.exact",
+            ],
+        ),
+        (
+            "rewrite: {uri: \"/a\\r\\nb\", authority: \"a\\0b\"}, route: [{destination: {host: a}}]",
+            &[
+                "BadCharacter spec.http[0].rewrite.uri",
+                "BadCharacter spec.http[0].rewrite.authority",
+            ],
+        ),
+        (
+            "rewrite: {uriRegexRewrite: {match: '', rewrite: /}}, route: [{destination: {host: a}}]",
+            &["Missing spec.http[0].rewrite.uriRegexRewrite.match"],
+        ),
+        (
+            "rewrite: {uriRegexRewrite: {match: a, rewrite: \"\\n\"}}, route: [{destination: {host: a}}]",
+            &["BadCharacter spec.http[0].rewrite.uriRegexRewrite.rewrite"],
+        ),
+        (
+            "redirect: {uri: \"/a\\nb\", authority: \"a\\rb\", scheme: \"h\\0\"}",
+            &[
+                "BadCharacter spec.http[0].redirect.authority",
+                "BadCharacter spec.http[0].redirect.scheme",
+                "BadCharacter spec.http[0].redirect.uri",
+            ],
+        ),
+        (
+            "redirect: {prefixRewrite: \"/a\\nb\"}",
+            &["BadCharacter spec.http[0].redirect.prefixRewrite"],
+        ),
+        (
+            "headers: {request: {set: {x: \"a\\0b\"}, add: {'': b}, remove: ['']}}, route: [{destination: {host: a}}]",
+            &[
+                "BadHeaderValue spec.http[0].headers.request.set.x",
+                "BadName spec.http[0].headers.request.add.",
+                "BadName spec.http[0].headers.request.remove[0]",
+            ],
+        ),
+        (
+            "route: [{destination: {host: a}, headers: {request: {set: {x: \"a\\nb\"}}}}]",
+            &["BadHeaderValue spec.http[0].route[0].headers.request.set.x"],
+        ),
+        (
+            "corsPolicy: {allowOrigins: [{exact: \"a\\nb\"}, {regex: ''}], allowHeaders: [\"a\\nb\"], exposeHeaders: [\"a\\nb\"]}, route: [{destination: {host: a}}]",
+            &[
+                "BadCharacter spec.http[0].corsPolicy.allowOrigins[0].exact",
+                "Missing spec.http[0].corsPolicy.allowOrigins[1].regex",
+                "BadCharacter spec.http[0].corsPolicy.allowHeaders[0]",
+                "BadCharacter spec.http[0].corsPolicy.exposeHeaders[0]",
+            ],
+        ),
+        (
+            "corsPolicy: {allowOrigin: [\"a\\nb\"]}, route: [{destination: {host: a}}]",
+            &["BadCharacter spec.http[0].corsPolicy.allowOrigin"],
+        ),
+        (
             "nonsense: 1, route: [{destination: {host: a}}]",
             &["UnknownField spec.http[0].nonsense"],
         ),
@@ -540,6 +652,13 @@ fn bad_destination_rules_are_refused_at_the_field() {
         &[
             ("{}", &["SchemaMismatch spec.host"]),
             ("{host: ''}", &["BadName spec.host"]),
+            (
+                "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {httpCookie: {name: \"a\\nb\", path: \"/\\r\", ttl: 1s}}}}}",
+                &[
+                    "BadCharacter spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.name",
+                    "BadCharacter spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.path",
+                ],
+            ),
             (
                 "{host: a, subsets: [{name: v1}, {name: v1}]}",
                 &["Duplicate spec.subsets[1].name"],
