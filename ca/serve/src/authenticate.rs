@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::metrics::{Metrics, Outcome, Verdict};
+use crate::token_review::TOKEN_AUDIENCE;
 
 /// The longest token that is looked at. Projected tokens have 1 to 2 KiB.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -23,6 +24,13 @@ const BELIEVED: Duration = Duration::from_secs(60);
 
 /// How many proven tokens are remembered: several times the pods of the largest mesh we test, about 1 MiB.
 const REMEMBERED: usize = 8192;
+
+/// How long a token that the API server has refused is refused without asking again: who repeats it is not to keep the API
+/// server busy, and a token that becomes good (its pod was too new to be known) is not refused for long.
+const DISBELIEVED: Duration = Duration::from_secs(10);
+
+/// How many refused tokens are remembered. More of them at a time are asked about again, [`REVIEWS_AT_A_TIME`] bounding that.
+const REFUSED: usize = 4096;
 
 /// How many tokens the API server is asked about at a time.
 const REVIEWS_AT_A_TIME: usize = 32;
@@ -84,6 +92,11 @@ pub enum AuthError {
         "no credentials: send a service account token with audience istio-ca as `authorization: Bearer …`, or a mesh certificate"
     )]
     Missing,
+    /// A certificate alone, where a token is needed.
+    #[error(
+        "a certificate does not buy another one: send a service account token with audience istio-ca as `authorization: Bearer …`"
+    )]
+    TokenNeeded,
     /// Not a token at all.
     #[error("the bearer token is not a service account token")]
     NotAToken,
@@ -126,6 +139,7 @@ impl AuthError {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Missing => "no_credentials",
+            Self::TokenNeeded => "token_needed",
             Self::NotAToken => "not_a_token",
             Self::Refused { .. } => "token_refused",
             Self::Audience => "audience",
@@ -155,6 +169,7 @@ struct Inner {
     reviewer: Arc<dyn TokenReviewer>,
     metrics: Metrics,
     proven: Mutex<HashMap<[u8; 32], Proven>>,
+    refused: Mutex<HashMap<[u8; 32], (AuthError, Instant)>>,
     reviews: Semaphore,
 }
 
@@ -166,6 +181,7 @@ struct Proven {
 impl Authenticator {
     pub(crate) fn new(trust_domain: TrustDomain, reviewer: Arc<dyn TokenReviewer>, metrics: Metrics) -> Self {
         let proven = Mutex::new(HashMap::new());
+        let refused = Mutex::new(HashMap::new());
         let reviews = Semaphore::new(REVIEWS_AT_A_TIME);
         Self {
             inner: Arc::new(Inner {
@@ -173,6 +189,7 @@ impl Authenticator {
                 reviewer,
                 metrics,
                 proven,
+                refused,
                 reviews,
             }),
         }
@@ -222,8 +239,8 @@ impl Authenticator {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::NotAToken);
         }
-        // Nonsense is not worth a question to the API server.
-        let life = remaining_life(token, SystemTime::now()).ok_or(AuthError::NotAToken)?;
+        // What cannot be good is not worth a question to the API server.
+        let life = remaining_life(token, SystemTime::now())?;
         if life.is_zero() {
             return Err(AuthError::Refused {
                 reason: "it has expired".to_owned(),
@@ -231,18 +248,23 @@ impl Authenticator {
         }
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.inner.recall(&hash, now) {
-            return Ok(self.caller(known));
+            return known.map(|token| self.caller(token));
         }
         let reviewed = {
             let _permit = self.inner.reviews.acquire().await;
             // Another stream of the same pod may have asked while this one waited.
             match self.inner.recall(&hash, now) {
-                Some(known) => Ok(known),
-                None => self.inner.review(token).await,
+                Some(known) => known,
+                None => {
+                    let reviewed = self.inner.review(token).await;
+                    match &reviewed {
+                        Ok(proven) => self.inner.remember(hash, proven.clone(), now, now + life.min(BELIEVED)),
+                        Err(error) => self.inner.refuse(hash, error, now),
+                    }
+                    reviewed
+                }
             }
         }?;
-        self.inner
-            .remember(hash, reviewed.clone(), now, now + life.min(BELIEVED));
         Ok(self.caller(reviewed))
     }
 
@@ -272,12 +294,29 @@ impl Inner {
         result
     }
 
-    fn recall(&self, hash: &[u8; 32], now: Instant) -> Option<ReviewedToken> {
-        self.proven
-            .lock()
-            .get(hash)
-            .filter(|proven| now < proven.until)
-            .map(|proven| proven.token.clone())
+    /// What the API server has said about a token not long ago.
+    fn recall(&self, hash: &[u8; 32], now: Instant) -> Option<Result<ReviewedToken, AuthError>> {
+        if let Some(proven) = self.proven.lock().get(hash).filter(|proven| now < proven.until) {
+            return Some(Ok(proven.token.clone()));
+        }
+        let refused = self.refused.lock();
+        let (error, _) = refused.get(hash).filter(|(_, until)| now < *until)?;
+        Some(Err(error.clone()))
+    }
+
+    fn refuse(&self, hash: [u8; 32], error: &AuthError, now: Instant) {
+        // That the API server is away says nothing about the token.
+        if matches!(error, AuthError::Unavailable { .. }) {
+            return;
+        }
+        let mut refused = self.refused.lock();
+        if refused.len() >= REFUSED {
+            refused.retain(|_, (_, until)| now < *until);
+            if refused.len() >= REFUSED {
+                return;
+            }
+        }
+        refused.insert(hash, (error.clone(), now + DISBELIEVED));
     }
 
     fn remember(&self, hash: [u8; 32], token: ReviewedToken, now: Instant, until: Instant) {
@@ -300,20 +339,42 @@ pub fn bearer_token(header: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// How long a JWT says that it counts; nothing if it is no JWT with an expiry. The signature is the reviewer's matter.
-fn remaining_life(token: &str, now: SystemTime) -> Option<Duration> {
+/// How long a JWT says that it counts; an error if it is no JWT with an expiry, or if it says that it is for somebody else.
+/// The signature is the reviewer's matter, and so is whether any of this is true.
+fn remaining_life(token: &str, now: SystemTime) -> Result<Duration, AuthError> {
     #[derive(serde::Deserialize)]
     struct Claims {
         exp: u64,
+        aud: Option<Audiences>,
+    }
+    /// RFC 7519 4.1.3: one or several.
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Audiences {
+        One(String),
+        Several(Vec<String>),
     }
     let mut parts = token.split('.');
     let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return None;
+        return Err(AuthError::NotAToken);
     };
-    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).ok()?;
-    let claims: Claims = serde_json::from_slice(&claims).ok()?;
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(Duration::from_secs(claims.exp).saturating_sub(now))
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(claims)
+        .map_err(|_| AuthError::NotAToken)?;
+    let claims: Claims = serde_json::from_slice(&claims).map_err(|_| AuthError::NotAToken)?;
+    let ours = match &claims.aud {
+        // A token that counts for an audience names it.
+        None => false,
+        Some(Audiences::One(audience)) => audience == TOKEN_AUDIENCE,
+        Some(Audiences::Several(audiences)) => audiences.iter().any(|audience| audience == TOKEN_AUDIENCE),
+    };
+    if !ours {
+        return Err(AuthError::Audience);
+    }
+    let now = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_err(|_| AuthError::NotAToken)?;
+    Ok(Duration::from_secs(claims.exp).saturating_sub(now))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The mesh's certificate authority: it keeps the root, proves who asks and hands out certificates.
 //!
-//! In: signing requests over gRPC with a service account token or a current certificate; TLS handshakes of the mesh's own
-//! servers. Out: certificates for the proven identity; TLS configurations whose certificates renew themselves; the root
-//! certificate that clients trust.
-//! Never: trusts a name from a request, logs a token or a key, overwrites a CA that exists.
+//! In: signing requests over gRPC with a service account token; TLS handshakes of the mesh's own servers. Out: certificates
+//! for the proven identity; TLS configurations whose certificates renew themselves; the root certificate that clients trust.
+//! Never: trusts a name from a request, logs a token or a key, overwrites a CA that exists, signs for a certificate alone
+//! (that says who calls, for xDS too; but one that was stolen could renew itself for ever).
 //!
 //! ```no_run
 //! # async fn run(client: kube::Client) -> Result<(), Box<dyn std::error::Error>> {

@@ -10,7 +10,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use crate::authenticate::Authenticator;
+use crate::authenticate::{AuthError, Authenticator};
 use crate::ca::{Ca, CaError};
 use crate::proto::{CREATE_CERTIFICATE_PATH, IstioCertificateRequest, IstioCertificateResponse, SERVICE_NAME};
 
@@ -29,18 +29,24 @@ impl CertificateService {
         Self { ca, authenticator }
     }
 
+    /// Signs for a caller with a token only. A certificate proves who somebody is, but does not buy the next one: whoever
+    /// stole one could renew it for ever, while a token ends with its pod.
     async fn create_certificate(
         self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let refused = |error: &AuthError| {
+            tracing::warn!(category = error.category(), %error, "signing request refused");
+            error.status()
+        };
         let caller = self
             .authenticator
             .authenticate_request(&request)
             .await
-            .map_err(|error| {
-                tracing::warn!(%error, "signing request refused");
-                error.status()
-            })?;
+            .map_err(|error| refused(&error))?;
+        if !request.metadata().contains_key("authorization") {
+            return Err(refused(&AuthError::TokenNeeded));
+        }
         let request = request.into_inner();
         // Negative counts as zero: the CA decides.
         let ttl = u64::try_from(request.validity_duration).ok().map(Duration::from_secs);

@@ -211,8 +211,7 @@ impl Identity {
     pub async fn obtain(&mut self) -> Result<Svid, IdentityError> {
         let (key, csr) = request::key_and_csr(&self.config.spiffe)?;
         let roots = self.file_roots()?;
-        let current = self.store.current().filter(|svid| !svid.expired(SystemTime::now()));
-        let answer = tokio::time::timeout(ATTEMPT, request::sign(&self.config, csr, current.as_deref()))
+        let answer = tokio::time::timeout(ATTEMPT, request::sign(&self.config, csr))
             .await
             .map_err(|_elapsed| IdentityError::Timeout {
                 address: self.config.ca.clone(),

@@ -33,13 +33,17 @@ impl TokenReviewer for Known {
     }
 }
 
-/// A JWT that ends in `seconds`, with a signature of its own.
+/// A JWT for us that ends in `seconds`, with a signature of its own.
 pub(crate) fn token(seconds: i64, signature: &str) -> String {
+    token_for(r#","aud":["other","istio-ca"]"#, seconds, signature)
+}
+
+fn token_for(audience: &str, seconds: i64, signature: &str) -> String {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    let claims = format!(r#"{{"exp":{}}}"#, i64::try_from(now).unwrap() + seconds);
+    let claims = format!(r#"{{"exp":{}{audience}}}"#, i64::try_from(now).unwrap() + seconds);
     format!(
         "e30.{}.{signature}",
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims)
@@ -87,14 +91,29 @@ async fn a_token_is_reviewed_once_and_believed_for_a_minute() {
 
 // E7
 #[tokio::test]
-async fn refusals_are_not_remembered_and_nonsense_is_not_asked_about() {
+async fn refusals_are_remembered_for_a_moment_and_nonsense_is_not_asked_about() {
     let reviewer = Arc::new(Known::default());
     let authenticator = authenticator(reviewer.clone());
     let bad = token(3600, "bad");
-    for _ in 0..2 {
-        assert_eq!(authenticator.authenticate(by(&bad)).await, Err(AuthError::Audience));
+    let start = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(
+            authenticator.authenticate_at(by(&bad), start).await,
+            Err(AuthError::Audience)
+        );
     }
+    assert_eq!(reviewer.asked.load(Ordering::Relaxed), 1);
+    assert_eq!(
+        authenticator.authenticate_at(by(&bad), start + DISBELIEVED).await,
+        Err(AuthError::Audience)
+    );
     assert_eq!(reviewer.asked.load(Ordering::Relaxed), 2);
+    for foreign in ["", r#","aud":"api""#, r#","aud":["api","vault"]"#, r#","aud":[]"#] {
+        assert_eq!(
+            authenticator.authenticate(by(&token_for(foreign, 3600, "good"))).await,
+            Err(AuthError::Audience)
+        );
+    }
     for nonsense in ["", "x", "a.b.c", "a.b.c.d", &"x".repeat(20_000)] {
         assert_eq!(
             authenticator.authenticate(by(nonsense)).await,
@@ -120,11 +139,13 @@ async fn an_api_server_that_is_away_is_no_refusal() {
         away: true,
         ..Known::default()
     });
-    let error = authenticator(away)
-        .authenticate(by(&token(60, "good")))
-        .await
-        .unwrap_err();
-    assert_eq!(error.status().code(), tonic::Code::Unavailable);
+    let (authenticator, token) = (authenticator(away.clone()), token(60, "good"));
+    for asked in 1..=2 {
+        let error = authenticator.authenticate(by(&token)).await.unwrap_err();
+        assert_eq!(error.status().code(), tonic::Code::Unavailable);
+        // It is asked each time: nothing was said about the token.
+        assert_eq!(away.asked.load(Ordering::Relaxed), asked);
+    }
     assert_eq!(AuthError::Audience.status().code(), tonic::Code::Unauthenticated);
 }
 
@@ -172,4 +193,22 @@ fn bearer_tokens_are_found() {
     assert_eq!(bearer_token("Basic abc"), None);
     assert_eq!(bearer_token("Bearer "), None);
     assert_eq!(bearer_token("abc"), None);
+}
+
+// E7
+#[tokio::test]
+async fn refused_tokens_are_remembered_up_to_a_bound() {
+    let reviewer = Arc::new(Known::default());
+    let authenticator = authenticator(reviewer);
+    let start = Instant::now();
+    for n in 0..REFUSED + 10 {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&n.to_le_bytes());
+        authenticator.inner.refuse(hash, &AuthError::Audience, start);
+    }
+    assert_eq!(authenticator.inner.refused.lock().len(), REFUSED);
+    authenticator
+        .inner
+        .refuse([255; 32], &AuthError::Audience, start + DISBELIEVED);
+    assert_eq!(authenticator.inner.refused.lock().len(), 1);
 }

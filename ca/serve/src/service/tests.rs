@@ -108,7 +108,7 @@ fn csr(key: &rcgen::KeyPair, name: Option<&str>) -> String {
 
 // E1, E7, G3
 #[tokio::test]
-async fn a_token_buys_a_certificate_and_the_certificate_renews_itself() {
+async fn a_token_buys_a_certificate_and_the_certificate_alone_buys_none() {
     let ca = Ca::ephemeral(CaSettings::default()).unwrap();
     let address = serve(&ca).await;
     let key = rcgen::KeyPair::generate().unwrap();
@@ -125,17 +125,19 @@ async fn a_token_buys_a_certificate_and_the_certificate_renews_itself() {
         Ok(identity.clone())
     );
 
-    // No token: the certificate speaks.
-    let channel = connect(address, &ca, Some((vec![leaf], key.serialize_der()))).await;
-    let renewed = rcgen::KeyPair::generate().unwrap();
-    let answer = ask(channel, None, csr(&renewed, Some(&identity.to_string())), 0)
-        .await
-        .unwrap();
-    let leaf = CertificateDer::from_pem_slice(answer.cert_chain[0].as_bytes()).unwrap();
-    assert_eq!(
-        mizzen_issue::peer_identity(&leaf, std::time::SystemTime::now()),
-        Ok(identity)
+    // No token: the certificate says who asks, but whoever stole it could do so for ever.
+    let own = Some((vec![leaf], key.serialize_der()));
+    let channel = connect(address, &ca, own).await;
+    let next = rcgen::KeyPair::generate().unwrap();
+    let wanted = csr(&next, Some(&identity.to_string()));
+    let refused = ask(channel.clone(), None, wanted.clone(), 0).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert!(
+        refused.message().contains("does not buy another one"),
+        "{}",
+        refused.message()
     );
+    ask(channel, Some(&token(60, "good")), wanted, 0).await.unwrap();
 }
 
 // E1, E7, G3

@@ -44,37 +44,23 @@ pub(super) fn key_and_csr(spiffe: &str) -> Result<(KeyPair, String), IdentityErr
     Ok((key, csr))
 }
 
-/// Sends the request. Who asks is proven by the token; where there is none, by the current certificate.
-pub(super) async fn sign(
-    config: &IdentityConfig,
-    csr: String,
-    current: Option<&Svid>,
-) -> Result<Vec<String>, IdentityError> {
-    let token = read("token", &config.token_file);
-    let shown = match (&token, current) {
-        (Err(_), Some(svid)) => Some(svid),
-        _ => None,
-    };
+/// Sends the request. Who asks is proven by the token; a current certificate alone would not buy another one.
+pub(super) async fn sign(config: &IdentityConfig, csr: String) -> Result<Vec<String>, IdentityError> {
+    let token = read("token", &config.token_file)?;
+    let bearer = String::from_utf8_lossy(&token);
+    let value = format!("Bearer {}", bearer.trim())
+        .parse()
+        .map_err(|_invalid| IdentityError::File {
+            what: "token",
+            path: config.token_file.display().to_string(),
+            reason: "not a token".to_owned(),
+        })?;
     let mut request = Request::new(CertificateRequest {
         csr,
         validity_duration: i64::try_from(config.life.as_secs()).unwrap_or(i64::MAX),
     });
-    match (token, shown) {
-        (Ok(token), _) => {
-            let bearer = String::from_utf8_lossy(&token);
-            let value = format!("Bearer {}", bearer.trim())
-                .parse()
-                .map_err(|_invalid| IdentityError::File {
-                    what: "token",
-                    path: config.token_file.display().to_string(),
-                    reason: "not a token".to_owned(),
-                })?;
-            request.metadata_mut().insert("authorization", value);
-        }
-        (Err(error), None) => return Err(error),
-        (Err(_), Some(_)) => {}
-    }
-    let channel = connect(&config.ca, &read("root certificate", &config.root_file)?, shown).await?;
+    request.metadata_mut().insert("authorization", value);
+    let channel = connect(&config.ca, &read("root certificate", &config.root_file)?, None).await?;
     let mut client = Grpc::new(channel);
     let refused = |status: tonic::Status| IdentityError::Refused {
         address: config.ca.clone(),
