@@ -33,7 +33,13 @@ pub fn normalize(target: &mut [u8], rules: Rules) -> Result<usize, EncodedNul> {
     if rules.dot_segments && suspicious(path)? {
         length = resolve(target.get_mut(..length).unwrap_or_default());
     }
-    if rules.merge_slashes && target.get(..length).unwrap_or_default().windows(2).any(|two| two == b"//") {
+    if rules.merge_slashes
+        && target
+            .get(..length)
+            .unwrap_or_default()
+            .windows(2)
+            .any(|two| two == b"//")
+    {
         length = merge(target.get_mut(..length).unwrap_or_default());
     }
     if length == before {
@@ -63,7 +69,9 @@ fn suspicious(path: &[u8]) -> Result<bool, EncodedNul> {
 fn escape(path: &[u8], index: usize) -> Option<u8> {
     let digit = |offset: usize| {
         let byte = path.get(index + offset)?;
-        char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+        char::from(*byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
     };
     (path.get(index) == Some(&b'%')).then_some(())?;
     Some(digit(1)? << 4 | digit(2)?)
@@ -107,7 +115,10 @@ fn resolve(path: &mut [u8]) -> usize {
             if let Some(next) = dot(path, one).and_then(|two| segment_end(path, two)) {
                 read = next;
                 let parent = path.get(..write - 1).unwrap_or_default();
-                write = parent.iter().rposition(|byte| *byte == b'/').map_or(1, |slash| slash + 1);
+                write = parent
+                    .iter()
+                    .rposition(|byte| *byte == b'/')
+                    .map_or(1, |slash| slash + 1);
                 bare = None;
                 continue;
             }

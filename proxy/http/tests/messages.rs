@@ -7,8 +7,8 @@
 )]
 
 use mizzen_http::{
-    BodyError, BodyReader, Connection, Edit, EditError, Framing, HeadError, Limits, LocalReply, Method, RequestHead,
-    ResponseHead, TargetForm, Version, put_chunk_head, put_last_chunk,
+    BodyError, BodyReader, Connection, Edit, EditError, Framing, HeadError, Limits, LocalReply, Method, Parsed,
+    RequestHead, RequestParser, ResponseHead, TargetForm, Version, put_chunk_head, put_last_chunk,
 };
 
 fn request(bytes: &[u8]) -> RequestHead {
@@ -310,6 +310,42 @@ fn chunks_that_we_write_are_read_again() {
     let mut body = BodyReader::new(Framing::Chunked);
     let progress = body.pass(&wire).unwrap();
     assert_eq!((progress.consumed, progress.done), (wire.len(), true));
+}
+
+#[test]
+fn path_changed_where_it_stands_is_what_is_read_and_written() {
+    for (received, sent) in [
+        (
+            "GET /a/../b?c HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET /b?c HTTP/1.1\r\nHost: h\r\n\r\n",
+        ),
+        (
+            "GET http://h/a/../b?c HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /b?c HTTP/1.1\r\nhost: h\r\n\r\n",
+        ),
+    ] {
+        let mut buffer = received.as_bytes().to_vec();
+        let mut parser = RequestParser::new(Limits::default());
+        assert_eq!(parser.parse(&buffer).unwrap(), Parsed::Complete);
+        assert_eq!(parser.change_path(&mut buffer, |_| None), None);
+        let change = |path: &mut [u8]| {
+            assert_eq!(path, b"/a/../b?c");
+            path[..4].copy_from_slice(b"/b?c");
+            Some(4)
+        };
+        assert_eq!(parser.change_path(&mut buffer, change), Some(()));
+        let head = parser.head();
+        assert_eq!(head.view(&buffer).path(), b"/b?c");
+        assert_eq!(
+            (head.view(&buffer).authority(), head.len()),
+            (&b"h"[..], received.len())
+        );
+        let mut edit = Edit::default();
+        edit.begin(head.fields());
+        let mut out = Vec::new();
+        edit.write_request(head, &buffer, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), sent);
+    }
 }
 
 #[test]

@@ -604,3 +604,162 @@ async fn draining_closes_idle_connections_and_ends_busy_ones_after_their_request
     assert_eq!(status, 200);
     assert!(head.contains("connection: close"), "{head}");
 }
+
+/// A request over HTTP/2 without a body.
+fn h2_get(path: &str) -> http::Request<()> {
+    http::Request::get(format!("http://recommendation:18080{path}"))
+        .body(())
+        .unwrap()
+}
+
+async fn h2_client(address: std::net::SocketAddr) -> h2::client::SendRequest<bytes::Bytes> {
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    sender.ready().await.unwrap()
+}
+
+// C3
+#[tokio::test]
+async fn path_that_leaves_what_is_exposed_is_matched_where_it_leads() {
+    let public = routes(json!([{"match": [{"uri": {"prefix": "/public"}}], "route": [to("v1")]}]));
+    let tutorial = Tutorial::new(28, &[public]);
+    let heard = application(&tutorial.app(1), |_, _| ok("v1")).await;
+    let (client, _server) = (tutorial.client(), tutorial.server(1));
+    let mut app = Client::connect(client.address).await;
+    let sender = h2_client(client.address).await;
+    for path in ["/public/../admin", "/public/%2e%2e/admin", "/public/.%2E/admin?x"] {
+        assert_eq!(app.get("recommendation", path).await.0, 404, "{path}");
+        let (response, _) = sender.clone().send_request(h2_get(path), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 404, "{path}");
+    }
+    assert_eq!(app.get("recommendation", "/public\\..\\admin").await.0, 404);
+    assert!(heard.lock().is_empty());
+    for (path, expected) in [
+        ("/a/../public/./b?c=/../d", "/public/b?c=/../d"),
+        ("/%70ublic/x%2F..%2fy", "/public/x%2F..%2fy"),
+    ] {
+        assert_eq!(app.get("recommendation", path).await.0, 200, "{path}");
+        let (response, _) = sender.clone().send_request(h2_get(path), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200, "{path}");
+        let heads = std::mem::take(&mut *heard.lock());
+        assert_eq!(heads.len(), 2);
+        for head in heads {
+            assert!(head.starts_with(&format!("GET {expected} HTTP/1.1\r\n")), "{head}");
+        }
+    }
+    let (status, head, _) = app.get("recommendation", "/public/%00").await;
+    assert_eq!(status, 400, "{head}");
+    assert!(heard.lock().is_empty());
+}
+
+// C5
+#[tokio::test]
+async fn switching_protocols_that_nobody_asked_for_is_a_bad_gateway() {
+    let tutorial = Tutorial::new(29, &[only("v1")]);
+    application(&tutorial.app(1), |_, _| {
+        Reply::Tunnel(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec())
+    })
+    .await;
+    let (client, server) = (tutorial.client(), tutorial.server(1));
+    let mut app = Client::connect(client.address).await;
+    for asked in ["", "Connection: Upgrade\r\nUpgrade: something-else\r\n"] {
+        let (status, head, _) = app
+            .send(&format!("GET / HTTP/1.1\r\nHost: recommendation\r\n{asked}\r\n"))
+            .await;
+        assert_eq!(status, 502, "{head}");
+    }
+    let metrics = server.metrics(2).await;
+    assert!(metrics.contains("response_flags=\"UPE\""), "{metrics}");
+}
+
+/// An application that begins an answer and then says nothing; tells when its connection has ended.
+async fn silent_application(at: &str) -> tokio::sync::mpsc::Receiver<()> {
+    let listener = tokio::net::TcpListener::bind(at).await.unwrap();
+    let (ended_tx, ended_rx) = tokio::sync::mpsc::channel(4);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let ended_tx = ended_tx.clone();
+            tokio::spawn(async move {
+                read_message(&mut socket, &mut Vec::new()).await.unwrap();
+                socket
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc")
+                    .await
+                    .unwrap();
+                let mut rest = Vec::new();
+                // Closed or reset, it is over.
+                let _how = socket.read_to_end(&mut rest).await;
+                ended_tx.send(()).await.unwrap();
+            });
+        }
+    });
+    ended_rx
+}
+
+#[tokio::test]
+async fn client_that_leaves_during_a_silent_answer_ends_it() {
+    let tutorial = Tutorial::new(30, &[only("v1")]);
+    let mut ended = silent_application(&tutorial.app(1)).await;
+    let (client, _server) = (tutorial.client(), tutorial.server(1));
+    let mut app = Client::connect(client.address).await;
+    app.socket
+        .write_all(b"GET / HTTP/1.1\r\nHost: recommendation\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"abc") {
+        assert!(app.socket.read_buf(&mut text).await.unwrap() > 0);
+    }
+    drop(app);
+    tokio::time::timeout(Duration::from_secs(3), ended.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(client.metrics(1).await.contains("response_flags=\"DC\""));
+
+    let sender = h2_client(client.address).await;
+    let (response, _) = sender.clone().send_request(h2_get("/"), true).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "abc");
+    // The connection stays, the stream is cancelled.
+    drop(body);
+    tokio::time::timeout(Duration::from_secs(3), ended.recv())
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn http2_connection_without_streams_is_told_to_go() {
+    let idle = Duration::from_millis(300);
+    let tutorial = Tutorial::new(31, &[only("v1")]);
+    *tutorial.world.idle.lock() = Some(idle);
+    application(&tutorial.app(1), |_, _| {
+        Reply::After(
+            Duration::from_millis(800),
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec(),
+        )
+    })
+    .await;
+    let (client, _server) = (tutorial.client(), tutorial.server(1));
+    let socket = tokio::net::TcpStream::connect(client.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let sender = sender.ready().await.unwrap();
+    // A stream that takes longer than the limit is not cut off by it.
+    let (response, _) = sender.clone().send_request(h2_get("/"), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    let answered = Instant::now();
+    tokio::time::timeout(Duration::from_secs(3), connection)
+        .await
+        .expect("closed by the proxy")
+        .unwrap()
+        .expect("in order");
+    assert!(
+        answered.elapsed() >= idle - Duration::from_millis(50),
+        "{:?}",
+        answered.elapsed()
+    );
+    assert!(sender.ready().await.is_err());
+}

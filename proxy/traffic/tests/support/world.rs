@@ -23,7 +23,7 @@ use mizzen_proxy::settings::{ProxyArgs, Settings};
 use mizzen_proxy::svid::SvidStore;
 use mizzen_proxy::testing::Ca;
 use mizzen_proxy::worker::{Phase, Shared, Worker};
-use mizzen_proxy_config::{Kind, Resource};
+use mizzen_proxy_config::{Kind, Protocol, Resource};
 use mizzen_translate::{NodeKind, Scope, TypeUrl};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -40,6 +40,8 @@ pub struct World {
     index: Mutex<Index>,
     ca: Ca,
     generation: watch::Sender<u64>,
+    /// Idle timeout of HTTP connections, where a test wants another than discovery says.
+    pub idle: Mutex<Option<std::time::Duration>>,
 }
 
 fn object(json: &Value) -> Object {
@@ -71,6 +73,7 @@ impl World {
             index: Mutex::new(index),
             ca: Ca::new("mesh-root"),
             generation,
+            idle: Mutex::default(),
         })
     }
 
@@ -130,7 +133,16 @@ impl Source for Discovery {
         };
         let outcome = Resource::decode(kind, &sent.body);
         assert!(outcome.problems.is_empty(), "{kind} {name}: {}", outcome.problems);
-        Answer::Present(outcome.value.unwrap())
+        let mut resource = outcome.value.unwrap();
+        if let (Resource::Listener(listener), Some(idle)) = (&mut resource, *self.world.idle.lock()) {
+            let listener = Arc::make_mut(listener);
+            for chain in listener.chains.iter_mut().chain(&mut listener.default_chain) {
+                if let Protocol::Http(http) = &mut Arc::make_mut(chain).protocol {
+                    Arc::make_mut(http).idle_timeout = Some(idle);
+                }
+            }
+        }
+        Answer::Present(resource)
     }
 
     fn all(&self, _kind: Kind) -> Vec<Resource> {
