@@ -121,9 +121,12 @@ pub struct Settings {
     pub send_budget: usize,
     /// How long a stream may take for its first request, and how long it waits to be let in.
     pub first_request: Duration,
-    /// After this long without being read a response no longer counts against the budget: one stuck proxy must not hold up
-    /// the others.
+    /// After this long a response no longer counts against the budget, and no longer waits for its share: one stuck proxy must
+    /// not hold up the others, nor several of them one.
     pub stuck: Duration,
+    /// A stream ends at this age, a fifth sooner or later (so that those that began together do not come back together). Its
+    /// proxy comes again with the versions that it holds, and has to prove anew who it is.
+    pub age: Duration,
 }
 
 impl Default for Settings {
@@ -135,6 +138,7 @@ impl Default for Settings {
             send_budget: 32 * 1_024 * 1_024,
             first_request: Duration::from_secs(10),
             stuck: Duration::from_secs(2),
+            age: Duration::from_secs(30 * 60),
         }
     }
 }

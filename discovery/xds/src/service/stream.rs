@@ -1,10 +1,12 @@
 //! One stream: its task, and the body through which its responses leave.
 
 use std::{
+    collections::VecDeque,
+    hash::{BuildHasher as _, RandomState},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt as _};
@@ -28,13 +30,40 @@ use crate::{
 /// Responses up to this size do not wait for the budget: an endpoint change is not held up by a storm.
 const SMALL: usize = 16 * 1_024;
 
-/// The share of the send budget that a response holds until the proxy has read it.
-type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+/// The share of the send budget that a response holds until the proxy has read it, or until it is called back.
+pub(super) type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
+/// Shares that were given, and when each is called back at the latest: fixed when it is given, whatever happens on the stream
+/// until then, and also while its response still waits to be taken by the transport.
+#[derive(Default)]
+pub(super) struct Shares(VecDeque<(Held, time::Instant)>);
+
+impl Shares {
+    /// Gives a share until `deadline`.
+    pub(super) fn give(&mut self, permit: OwnedSemaphorePermit, deadline: time::Instant) -> Held {
+        self.0.retain(|(held, _)| held.lock().is_some());
+        let held = Arc::new(Mutex::new(Some(permit)));
+        self.0.push_back((held.clone(), deadline));
+        held
+    }
+
+    /// When the next share is to be called back.
+    pub(super) fn deadline(&self) -> Option<time::Instant> {
+        self.0.front().map(|(_, deadline)| *deadline)
+    }
+
+    /// Calls back the share that is due.
+    pub(super) fn call_back(&mut self) {
+        if let Some((held, _)) = self.0.pop_front() {
+            *held.lock() = None;
+        }
+    }
+}
 
 /// The response body of a stream. Owns the stream's task.
 pub(crate) struct Feed {
-    responses: mpsc::Receiver<Result<(Response, Option<OwnedSemaphorePermit>), Status>>,
-    held: Held,
+    responses: mpsc::Receiver<Result<(Response, Option<Held>), Status>>,
+    held: Option<Held>,
     task: AbortHandle,
 }
 
@@ -43,11 +72,11 @@ impl Stream for Feed {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         // Being polled again means that the transport has taken what was given before.
-        *self.held.lock() = None;
+        self.give_back();
         self.responses.poll_recv(cx).map(|next| {
             next.map(|result| {
-                result.map(|(response, permit)| {
-                    *self.held.lock() = permit;
+                result.map(|(response, held)| {
+                    self.held = held;
                     response
                 })
             })
@@ -55,8 +84,17 @@ impl Stream for Feed {
     }
 }
 
+impl Feed {
+    fn give_back(&mut self) {
+        if let Some(held) = self.held.take() {
+            *held.lock() = None;
+        }
+    }
+}
+
 impl Drop for Feed {
     fn drop(&mut self) {
+        self.give_back();
         self.task.abort();
     }
 }
@@ -69,24 +107,25 @@ pub(crate) fn start(
     inbound: tonic::Streaming<Request>,
 ) -> Feed {
     let (responses_tx, responses) = mpsc::channel(1);
-    let held = Held::default();
     let task = StreamTask {
         shared,
         id,
         protocol,
-        held: held.clone(),
         responses_tx,
     };
     let task = tokio::spawn(task.run(extensions, inbound)).abort_handle();
-    Feed { responses, held, task }
+    Feed {
+        responses,
+        held: None,
+        task,
+    }
 }
 
 struct StreamTask {
     shared: Arc<Shared>,
     id: StreamId,
     protocol: Protocol,
-    held: Held,
-    responses_tx: mpsc::Sender<Result<(Response, Option<OwnedSemaphorePermit>), Status>>,
+    responses_tx: mpsc::Sender<Result<(Response, Option<Held>), Status>>,
 }
 
 /// Takes the stream off the list however it ends.
@@ -179,14 +218,12 @@ impl StreamTask {
         mut inbound: tonic::Streaming<Request>,
     ) -> Result<(), Status> {
         let mut draining = self.shared.draining.subscribe();
+        let mut shares = Shares::default();
+        let end = time::Instant::now() + aged(self.shared.settings.age, random());
         self.step(session, Event::Request(first))?;
         loop {
             let work = session.lock().has_work();
-            let release = self
-                .held
-                .lock()
-                .is_some()
-                .then(|| time::Instant::now() + self.shared.settings.stuck);
+            let release = shares.deadline();
             tokio::select! {
                 request = inbound.next() => match request {
                     Some(request) => self.step(session, Event::Request(request?))?,
@@ -202,13 +239,17 @@ impl StreamTask {
                     let Ok(room) = room else { return Ok(()) };
                     let response = self.respond(session, mailbox)?;
                     if let Some(response) = response {
-                        let permit = self.afford(&response).await;
+                        let permit = self.afford(&response, &mut shares).await;
                         self.count(&response);
-                        room.send(Ok((response, permit)));
+                        let deadline = time::Instant::now() + self.shared.settings.stuck;
+                        room.send(Ok((response, permit.map(|permit| shares.give(permit, deadline)))));
                     }
                 }
                 () = async { sleep_until(release.unwrap_or_else(time::Instant::now)).await }, if release.is_some() => {
-                    *self.held.lock() = None;
+                    shares.call_back();
+                }
+                () = sleep_until(end) => {
+                    return Err(Status::unavailable("the stream is old: connect again and prove anew who you are"));
                 }
                 changed = draining.changed() => {
                     if changed.is_err() || *draining.borrow() {
@@ -276,8 +317,9 @@ impl StreamTask {
         Ok(())
     }
 
-    /// A large response waits until enough of those before it were read.
-    async fn afford(&self, response: &Response) -> Option<OwnedSemaphorePermit> {
+    /// A large response waits until enough of those before it were read, but not for ever: beyond the budget is better than
+    /// a proxy that hears nothing because of others.
+    async fn afford(&self, response: &Response, shares: &mut Shares) -> Option<OwnedSemaphorePermit> {
         let length = response.encoded_length();
         if length <= SMALL {
             return None;
@@ -288,7 +330,18 @@ impl StreamTask {
             return Some(permit);
         }
         self.shared.metrics.waited.inc();
-        self.shared.budget.clone().acquire_many_owned(kib).await.ok()
+        let share = self.shared.budget.clone().acquire_many_owned(kib);
+        tokio::pin!(share);
+        let patience = time::Instant::now() + self.shared.settings.stuck;
+        loop {
+            // What is missing may be this stream's own: it is called back meanwhile.
+            let next = shares.deadline();
+            tokio::select! {
+                share = &mut share => return share.ok(),
+                () = sleep_until(next.unwrap_or(patience)), if next.is_some() => shares.call_back(),
+                () = sleep_until(patience) => return None,
+            }
+        }
     }
 
     fn count(&self, response: &Response) {
@@ -306,4 +359,15 @@ impl StreamTask {
             metrics.push_delay.observe(age.as_secs_f64());
         }
     }
+}
+
+/// An age between four and six fifths of `age`.
+fn aged(age: Duration, random: u64) -> Duration {
+    let span = u64::try_from(age.as_millis()).unwrap_or(u64::MAX) / 5 * 2;
+    age / 5 * 4 + Duration::from_millis(random % span.max(1))
+}
+
+/// Spreading needs no better randomness than a fresh hash key.
+fn random() -> u64 {
+    RandomState::new().hash_one(())
 }

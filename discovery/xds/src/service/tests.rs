@@ -39,6 +39,11 @@ impl View for One {
     }
 }
 
+/// More than what is sent without a share of the budget.
+fn large(content: &str) -> String {
+    content.repeat(1 << 20)
+}
+
 #[derive(Default)]
 struct TestSource {
     mailboxes: Mutex<Vec<Arc<Mailbox>>>,
@@ -73,7 +78,7 @@ impl Source for TestSource {
         self.mailboxes.lock().push(mailbox.clone());
         self.open.fetch_add(1, Atomic::SeqCst);
         Ok(Opened {
-            view: Arc::new(One("1".into())),
+            view: Arc::new(One(if node.id == "large" { large("1") } else { "1".into() })),
             proxy: node.id.clone(),
             guard: Box::new(Guard(self.open.clone())),
         })
@@ -195,4 +200,58 @@ async fn early_proxy_waits_until_it_is_known() {
     assert!(source.mailboxes.lock().is_empty());
     source.states.send_replace(1);
     assert_eq!(content(&responses.message().await.unwrap().unwrap()), b"1");
+}
+
+// E7
+#[tokio::test]
+async fn old_stream_ends_and_its_proxy_may_come_again() {
+    let (_, _, address) = serve(Settings {
+        age: Duration::from_millis(300),
+        ..Settings::default()
+    })
+    .await;
+    for _ in 0..2 {
+        let (_requests_tx, responses) = connect(address, "n1").await;
+        let mut responses = responses.unwrap();
+        assert_eq!(content(&responses.message().await.unwrap().unwrap()), b"1");
+        let error = responses.message().await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::Unavailable);
+        assert!(error.message().contains("old"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn large_response_waits_for_its_share_but_not_for_ever() {
+    let (_, ads, address) = serve(Settings {
+        stuck: Duration::from_millis(200),
+        ..Settings::default()
+    })
+    .await;
+    let budget = ads.shared.budget.clone();
+    let all = u32::try_from(budget.available_permits()).unwrap();
+    let _others = budget.acquire_many_owned(all).await.unwrap();
+    let begun = Instant::now();
+    let (_requests_tx, responses) = connect(address, "large").await;
+    let first = tokio::time::timeout(Duration::from_secs(9), responses.unwrap().message()).await;
+    assert_eq!(content(&first.unwrap().unwrap().unwrap()).len(), 1 << 20);
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+}
+
+#[test]
+fn shares_have_the_deadline_that_they_were_given_with() {
+    let budget = Arc::new(Semaphore::new(8));
+    let take = |kib| budget.clone().try_acquire_many_owned(kib).unwrap();
+    let start = tokio::time::Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut shares = stream::Shares::default();
+    let _unread = shares.give(take(5), at(1));
+    let read = shares.give(take(2), at(2));
+    assert_eq!((shares.deadline(), budget.available_permits()), (Some(at(1)), 1));
+    shares.call_back();
+    assert_eq!((shares.deadline(), budget.available_permits()), (Some(at(2)), 6));
+    *read.lock() = None;
+    let _next = shares.give(take(1), at(3));
+    assert_eq!((shares.deadline(), budget.available_permits()), (Some(at(3)), 7));
+    shares.call_back();
+    assert_eq!((shares.deadline(), budget.available_permits()), (None, 8));
 }
