@@ -31,16 +31,70 @@ pub(crate) fn trust_domain(text: &str) -> Result<(), Problem> {
 
 /// Where images come from: host and path, without scheme, tag or a slash at the end.
 pub(crate) fn registry(text: &str) -> Result<(), Problem> {
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':');
-    let ok = !text.is_empty()
-        && text.chars().all(inner)
-        && !text.contains("//")
-        && !text.starts_with('/')
-        && !text.ends_with('/');
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let part = |part: &str| {
+        ends(part.chars().next())
+            && ends(part.chars().last())
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+    };
+    let lower = |text: &str| !text.chars().any(|c| c.is_ascii_uppercase());
+    let (first, path) = text
+        .split_once('/')
+        .map_or((text, None), |(host, path)| (host, Some(path)));
+    let (host, port) = first
+        .split_once(':')
+        .map_or((first, None), |(host, port)| (host, Some(port)));
+    let ok = part(host)
+        && port.is_none_or(|port| port_text(port).is_ok())
+        && path.is_none_or(|path| path.split('/').all(|text| part(text) && lower(text)));
     if ok {
         Ok(())
     } else {
         Err(Problem::NotARegistry(text.to_owned()))
+    }
+}
+
+/// A tag of an image, or a digest.
+pub(crate) fn tag(text: &str) -> Result<(), Problem> {
+    let ok = match text.strip_prefix("sha256:") {
+        Some(digest) => digest.len() == 64 && digest.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')),
+        None => {
+            (1..=128).contains(&text.len())
+                && !text.starts_with(['.', '-'])
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        }
+    };
+    if ok {
+        Ok(())
+    } else {
+        Err(Problem::NotATag(text.to_owned()))
+    }
+}
+
+/// An amount as Kubernetes writes it, not below zero: `100m`, `1.5`, `64Mi`, `1e3`.
+pub(crate) fn quantity(text: &str) -> Result<(), Problem> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let ok = text.split_at_checked(digits).is_some_and(|(number, suffix)| {
+        let is_number = number.chars().any(|c| c.is_ascii_digit()) && number.matches('.').count() <= 1;
+        let is_suffix = matches!(
+            suffix,
+            "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei"
+        );
+        let is_exponent = suffix
+            .strip_prefix(['e', 'E'])
+            .is_some_and(|exponent| exponent.parse::<i16>().is_ok());
+        is_number && (is_suffix || is_exponent)
+    });
+    if ok {
+        Ok(())
+    } else {
+        Err(Problem::NotAQuantity(text.to_owned()))
     }
 }
 
@@ -169,8 +223,42 @@ mod tests {
         for good in ["localhost/mizzen", "registry.example.com:5000/a/b", "quay.io/x"] {
             assert_eq!(registry(good), Ok(()), "{good}");
         }
-        for bad in ["", "https://example.com/x", "example.com/", "/x", "a b"] {
+        for bad in [
+            "",
+            "https://example.com/x",
+            "example.com/",
+            "/x",
+            "a b",
+            "a/B",
+            "a:x/b",
+            "a:0",
+            "a//b",
+            "a/-b",
+        ] {
             assert!(registry(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags_are_those_of_images() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        for good in ["dev", "1.0.0", "_x", "A-b_c.d", &digest] {
+            assert_eq!(tag(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-x", ".x", "a b", "a:b", "a/b", "sha256:ab", &"a".repeat(129)] {
+            assert!(tag(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_those_of_kubernetes() {
+        for good in ["0", "100m", "1.5", ".5", "64Mi", "1e3", "2E", "1E-2"] {
+            assert_eq!(quantity(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "", "banana", "-1", "1 Gi", "1gi", "1MB", "1..5", ".", "Mi", "1e", "1e1.5",
+        ] {
+            assert!(quantity(bad).is_err(), "{bad}");
         }
     }
 

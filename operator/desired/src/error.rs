@@ -79,6 +79,14 @@ pub enum Problem {
     /// Not an image registry.
     #[error("`{0}` is not a registry or path of images; write it as example.com/path, with no slash at the end")]
     NotARegistry(String),
+    /// Not an image's tag.
+    #[error(
+        "`{0}` is not a tag of an image; use letters, digits, `.`, `-` and `_`, or sha256: and 64 hexadecimal digits"
+    )]
+    NotATag(String),
+    /// Not an amount of a resource.
+    #[error("`{0}` is not an amount; write a number with or without a unit, such as 100m for CPU or 64Mi for memory")]
+    NotAQuantity(String),
     /// Out of range.
     #[error("{value} is out of range; use {min} to {max}")]
     OutOfRange {

@@ -45,6 +45,19 @@ pub struct Settings {
     pub image_tag: String,
 }
 
+impl Settings {
+    /// Checks where images come from.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn check(&self) -> Result<(), SpecErrors> {
+        let mut errors = Collector::new("settings", "", "of the installation");
+        errors.check("image registry (--registry)", checks::registry(&self.image_registry));
+        errors.check("image tag (--tag)", checks::tag(&self.image_tag));
+        errors.finish()
+    }
+}
+
 /// Which program carries the traffic of pods that do not choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DataPlane {
@@ -110,6 +123,9 @@ impl ValidatedMesh {
 
         if let Err(problem) = checks::name(&key.name) {
             errors.add("metadata.name", problem);
+        }
+        if let Err(problem) = checks::name(&key.namespace) {
+            errors.add("metadata.namespace", problem);
         }
         if key.namespace == settings.operator_namespace {
             let why = "is the operator's own";

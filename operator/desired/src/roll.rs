@@ -148,8 +148,6 @@ fn check_names(names: &[String], mesh: &str, operator: &str, errors: &mut Collec
             errors.add(&field, Problem::Excludes { other: "other members" });
         } else if let Err(problem) = checks::name(name) {
             errors.add(&field, problem);
-        } else if name == mesh {
-            errors.add(&field, wrong("is the mesh's own, which is in it anyway"));
         } else if name == operator {
             errors.add(&field, wrong("is the operator's own"));
         } else if matches!(name.as_str(), "kube-system" | "kube-public" | "kube-node-lease") {
@@ -159,6 +157,8 @@ fn check_names(names: &[String], mesh: &str, operator: &str, errors: &mut Collec
             errors.add(&field, Problem::Duplicate(name.clone()));
         }
     }
+    // The mesh's own namespace is in it anyway, and means the right thing.
+    seen.remove(mesh);
     Members::Named(seen)
 }
 
@@ -233,11 +233,19 @@ mod tests {
                 "metadata.name",
                 "spec.members[0]",
                 "spec.members[2]",
-                "spec.members[3]",
                 "spec.members[4]",
                 "spec.members[5]"
             ]
         );
+    }
+
+    // A3
+    #[test]
+    fn the_meshs_own_namespace_is_in_it_anyway_and_counts_for_numbers() {
+        assert_eq!(resolve(json!({"members": ["mesh", "one"]})).present, set(&["one"]));
+        let bad = roll(json!({"members": ["mesh", "one", "one"]}));
+        let errors = ValidatedRoll::check(&bad, "op").unwrap_err();
+        assert_eq!(errors.errors()[0].field, "spec.members[2]");
     }
 
     #[test]

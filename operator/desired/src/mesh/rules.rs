@@ -3,6 +3,7 @@
 use super::{DataPlane, VERSION};
 use crate::error::Collector;
 use crate::{Problem, checks};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube_core::labels::Selector;
 use mizzen_crds::maistra::{
@@ -12,6 +13,7 @@ use mizzen_crds::maistra::{
 use std::collections::BTreeSet;
 
 const DEFAULT_GATEWAYS: [&str; 2] = ["istio-ingressgateway", "istio-egressgateway"];
+const SERVICE_TYPES: [&str; 3] = ["ClusterIP", "NodePort", "LoadBalancer"];
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
 pub(super) fn check(spec: &ServiceMeshControlPlaneSpec, errors: &mut Collector) -> DataPlane {
@@ -46,9 +48,11 @@ pub(super) fn check(spec: &ServiceMeshControlPlaneSpec, errors: &mut Collector) 
             image_rules(
                 path,
                 container.image_registry.as_deref(),
+                container.image_tag.as_deref(),
                 container.image_pull_policy.as_deref(),
                 errors,
             );
+            resource_rules(path, container.resources.as_ref(), errors);
         }
         for (name, component) in runtime.components.iter().flatten() {
             component_rules(&format!("spec.runtime.components.{name}"), component, errors);
@@ -384,6 +388,14 @@ fn gateway_rules(field: &str, gateway: &GatewayConfig, errors: &mut Collector) {
     if let Some(runtime) = &gateway.runtime {
         component_rules(&format!("{field}.runtime"), runtime, errors);
     }
+    let service_type = gateway.service.as_ref().and_then(|s| s.spec.type_.as_ref());
+    if let Some(kind) = service_type.filter(|kind| !SERVICE_TYPES.contains(&kind.as_str())) {
+        let problem = Problem::UnknownValue {
+            value: kind.clone(),
+            allowed: "`ClusterIP`, `NodePort`, `LoadBalancer`",
+        };
+        errors.add(format!("{field}.service.type"), problem);
+    }
     for (n, port) in gateway
         .service
         .iter()
@@ -419,12 +431,26 @@ fn container_rules(field: &str, container: &ContainerConfig, errors: &mut Collec
     image_rules(
         field,
         container.image_registry.as_deref(),
+        container.image_tag.as_deref(),
         container.image_pull_policy.as_deref(),
         errors,
     );
+    resource_rules(field, container.resources.as_ref(), errors);
 }
 
-fn image_rules(field: &str, registry: Option<&str>, policy: Option<&str>, errors: &mut Collector) {
+fn resource_rules(field: &str, resources: Option<&ResourceRequirements>, errors: &mut Collector) {
+    let Some(resources) = resources else { return };
+    for (list, amounts) in [("requests", &resources.requests), ("limits", &resources.limits)] {
+        for (name, amount) in amounts.iter().flatten() {
+            errors.check(format!("{field}.resources.{list}.{name}"), checks::quantity(&amount.0));
+        }
+    }
+}
+
+fn image_rules(field: &str, registry: Option<&str>, tag: Option<&str>, policy: Option<&str>, errors: &mut Collector) {
+    if let Some(tag) = tag {
+        errors.check(format!("{field}.imageTag"), checks::tag(tag));
+    }
     if let Some(registry) = registry {
         errors.check(format!("{field}.imageRegistry"), checks::registry(registry));
     }

@@ -92,6 +92,34 @@ fn values_out_of_bounds_are_refused() {
 }
 
 #[test]
+fn amounts_images_and_services_that_kubernetes_would_refuse_are_refused() {
+    let resources = json!({"requests": {"cpu": "banana"}, "limits": {"memory": "-1Gi"}});
+    let container = json!({"imageRegistry": "a b", "imageTag": "", "resources": resources});
+    let spec = json!({
+        "runtime": {
+            "defaults": {"container": container},
+            "components": {"pilot": {"container": {"resources": {"limits": {"cpu": "1 core"}}}}},
+        },
+        "proxy": {"runtime": {"container": {"imageTag": "a:b"}}},
+        "gateways": {"ingress": {"service": {"type": "Nodeport"}}},
+    });
+    let mut found = errors(spec);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "spec.gateways.ingress.service.type: value",
+            "spec.proxy.runtime.container.imageTag: value",
+            "spec.runtime.components.pilot.container.resources.limits.cpu: value",
+            "spec.runtime.defaults.container.imageRegistry: value",
+            "spec.runtime.defaults.container.imageTag: value",
+            "spec.runtime.defaults.container.resources.limits.memory: value",
+            "spec.runtime.defaults.container.resources.requests.cpu: value",
+        ]
+    );
+}
+
+#[test]
 fn no_mesh_is_in_the_operators_namespace() {
     let mut raw = smcp(json!({}));
     raw["metadata"]["namespace"] = json!("mizzen-operator");
@@ -109,10 +137,11 @@ fn images_come_from_component_mesh_or_operator_in_this_order() {
     assert_eq!(image(json!({})), "registry.example/mizzen/mizzen:1.2.3");
     let defaults = json!({"container": {"imageRegistry": "quay.io/m", "imageTag": "2"}});
     assert_eq!(image(json!({"runtime": {"defaults": defaults}})), "quay.io/m/mizzen:2");
-    let pilot = json!({"pilot": {"container": {"imageTag": "sha256:ab", "imageName": "p"}}});
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let pilot = json!({"pilot": {"container": {"imageTag": digest, "imageName": "p"}}});
     assert_eq!(
         image(json!({"runtime": {"defaults": defaults, "components": pilot}})),
-        "quay.io/m/p@sha256:ab"
+        format!("quay.io/m/p@{digest}")
     );
     let whole = json!({"pilot": {"container": {"imageName": "docker.io/x/y:3"}}});
     assert_eq!(image(json!({"runtime": {"components": whole}})), "docker.io/x/y:3");
