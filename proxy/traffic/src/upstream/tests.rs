@@ -201,7 +201,8 @@ fn end_of_an_old_http2_connection_leaves_its_successor_alone() {
                     while connection.accept().await.is_some() {}
                     return;
                 }
-                // The first says that it is going, and goes when told.
+                // The first says that it is going while it still carries a stream, and goes when told.
+                let _open = connection.accept().await.unwrap().unwrap();
                 connection.graceful_shutdown();
                 tokio::select! {
                     _ = async { while connection.accept().await.is_some() {} std::future::pending::<()>().await } => {}
@@ -211,15 +212,16 @@ fn end_of_an_old_http2_connection_leaves_its_successor_alone() {
         })
         .await;
         let target = target(address, Speaks::Http2, TransportSocket::Raw);
-        let old = acquire(&worker, &target).await.unwrap();
+        let mut old = acquire(&worker, &target).await.unwrap();
+        old.conn.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         let _new = acquire(&worker, &target).await.unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 2, "the first was going away");
-        drop(old);
         ended.send_replace(true);
         tokio::time::sleep(Duration::from_millis(100)).await;
         let _more = acquire(&worker, &target).await.unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 2, "the second is used on");
+        drop(old);
     });
 }
 
