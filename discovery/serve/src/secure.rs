@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +28,8 @@ use tracing::{debug, warn};
 
 /// A handshake takes a few round trips; who needs longer holds a connection for nothing.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A connection that nobody who is proven has used by then is closed: it would hold a place for nothing.
+const PROVEN: Duration = Duration::from_secs(10);
 /// Connections at a time. More wait in the kernel's queue.
 const CONNECTIONS: usize = 20_000;
 /// A proxy that does not answer a ping for so long is gone, though its node may not have said so.
@@ -59,13 +61,13 @@ pub(crate) async fn serve(
         tokio::spawn(async move {
             let _permit = permit;
             match acceptor {
-                None => connection(stream, PeerCertificates::default(), routes, watcher).await,
+                None => connection(stream, PeerCertificates::default(), routes, watcher, PROVEN).await,
                 Some(acceptor) => match timeout(HANDSHAKE, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
                         let certificates =
                             PeerCertificates(certificates.iter().map(|c| c.clone().into_owned()).collect());
-                        connection(stream, certificates, routes, watcher).await;
+                        connection(stream, certificates, routes, watcher, PROVEN).await;
                     }
                     Ok(Err(error)) => debug!(%peer, %error, "no TLS connection"),
                     Err(_) => debug!(%peer, "TLS handshake took too long"),
@@ -104,12 +106,25 @@ async fn connection<S>(
     certificates: PeerCertificates,
     routes: axum::Router,
     watcher: hyper_util::server::graceful::Watcher,
+    first: Duration,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let proven = Arc::new(Notify::new());
+    let prove = proven.clone();
     let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(certificates.clone());
-        routes.clone().oneshot(request.map(axum::body::Body::new))
+        let (routes, prove) = (routes.clone(), prove.clone());
+        async move {
+            let response = routes.oneshot(request.map(axum::body::Body::new)).await;
+            // Who is refused, by whichever service, hears it in the head.
+            if let Ok(response) = &response
+                && !response.headers().contains_key(tonic::Status::GRPC_STATUS)
+            {
+                prove.notify_one();
+            }
+            response
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -118,7 +133,16 @@ async fn connection<S>(
         .max_concurrent_streams(64)
         .max_send_buf_size(SEND_BUFFER)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    if let Err(error) = watcher.watch(connection).await {
+    let connection = watcher.watch(connection);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        used = timeout(first, proven.notified()) => match used {
+            Ok(()) => connection.await,
+            Err(_) => return debug!("nobody who is proven has used the connection in time"),
+        },
+    };
+    if let Err(error) = ended {
         debug!(%error, "connection ended");
     }
 }
@@ -183,5 +207,65 @@ where
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{response::IntoResponse as _, routing::post};
+    use hyper::client::conn::http2 as client;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    type Requests = client::SendRequest<axum::body::Body>;
+
+    /// A connection at whose other end are `/fine`, and `/refused` as gRPC refuses.
+    async fn connect() -> (Requests, tokio::task::JoinHandle<()>) {
+        let (near, far) = tokio::io::duplex(4096);
+        let refused = || async { tonic::Status::unauthenticated("who are you?").into_http::<axum::body::Body>() };
+        let routes = axum::Router::new()
+            .route("/fine", post(|| async { "fine".into_response() }))
+            .route("/refused", post(refused));
+        let server = tokio::spawn(async move {
+            let graceful = GracefulShutdown::new();
+            let watcher = graceful.watcher();
+            connection(far, PeerCertificates::default(), routes, watcher, SHORT).await;
+            drop(graceful);
+        });
+        let (requests, connection) = client::handshake(TokioExecutor::new(), TokioIo::new(near))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        (requests, server)
+    }
+
+    async fn ask(requests: &mut Requests, path: &str) {
+        let request = http::Request::post(format!("http://h{path}")).body(axum::body::Body::empty());
+        requests.send_request(request.unwrap()).await.unwrap();
+    }
+
+    // E7
+    #[tokio::test]
+    async fn a_connection_that_nobody_proven_uses_is_closed() {
+        let (_idle, silent) = connect().await;
+        let (mut requests, refused) = connect().await;
+        ask(&mut requests, "/refused").await;
+        for server in [silent, refused] {
+            timeout(Duration::from_secs(9), server).await.unwrap().unwrap();
+        }
+    }
+
+    // E7
+    #[tokio::test]
+    async fn a_connection_that_somebody_proven_uses_stays() {
+        let (mut requests, server) = connect().await;
+        ask(&mut requests, "/fine").await;
+        tokio::time::sleep(SHORT * 3).await;
+        assert!(!server.is_finished());
+        ask(&mut requests, "/refused").await;
+        drop(requests);
+        timeout(Duration::from_secs(9), server).await.unwrap().unwrap();
     }
 }
