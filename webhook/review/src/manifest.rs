@@ -3,12 +3,13 @@
 //! In: a stream of YAML or JSON documents. Out: the same stream, in which pods and the pod templates of workloads have their
 //! sidecar. Documents in which nothing changes come out byte for byte, the separators between documents too.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use crate::config::InjectConfig;
-use crate::decide::{Candidate, decide};
+use crate::decide::{Candidate, INJECT, decide};
 use crate::inject::{InjectError, Workload, inject};
 
 /// Kinds that hold a pod template, and where.
@@ -145,7 +146,16 @@ fn object_inject(
             .map(|(_, path)| *path);
         (path.and_then(|path| object.pointer_mut(path)), Some(workload))
     };
-    let Some(pod) = pod else { return Ok(false) };
+    let Some(pod) = pod else {
+        if let Some(reason) = unread_pods(object) {
+            outcomes.push(Outcome {
+                object: label,
+                skipped: Some(reason),
+                warnings: Vec::new(),
+            });
+        }
+        return Ok(false);
+    };
     let (skipped, warnings) =
         pod_inject(pod, config, &namespace, workload).map_err(|source| ManifestError::Inject {
             object: label.clone(),
@@ -160,16 +170,38 @@ fn object_inject(
     Ok(changed)
 }
 
+/// Says so if an object of a kind that is passed unread holds pods: they get their sidecar in the cluster, or none.
+fn unread_pods(object: &Value) -> Option<String> {
+    let is_pod = |pod: &Value| pod.pointer("/spec/containers").is_some_and(Value::is_array);
+    let kind = text(object, "/kind");
+    let templates = ["/spec/template", "/spec/jobTemplate/spec/template", "/template"];
+    let found = templates.iter().any(|path| object.pointer(path).is_some_and(is_pod))
+        || object.pointer("/items").and_then(Value::as_array).is_some_and(|items| {
+            items
+                .iter()
+                .any(|item| is_pod(item) || templates.iter().any(|path| item.pointer(path).is_some_and(is_pod)))
+        });
+    found.then(|| {
+        format!("it holds pods, and the kind {kind} is not one that is injected in files: the webhook of the mesh injects its pods")
+    })
+}
+
 fn pod_inject(
     pod: &mut Value,
     config: &InjectConfig,
     namespace: &str,
     workload: Option<Workload>,
 ) -> Result<(Option<String>, Vec<String>), InjectError> {
-    let map = |path| {
-        pod.pointer(path)
-            .and_then(|map| serde_json::from_value(map.clone()).ok())
-            .unwrap_or_default()
+    // One entry of a wrong type, which the API server will refuse, must not hide the others.
+    let map = |path| -> BTreeMap<String, String> {
+        let entries = pod.pointer(path).and_then(Value::as_object).into_iter().flatten();
+        entries
+            .filter_map(|(key, value)| match value {
+                Value::String(text) => Some((key.clone(), text.clone())),
+                Value::Bool(yes) => Some((key.clone(), yes.to_string())),
+                _ => None,
+            })
+            .collect()
     };
     let (labels, annotations) = (map("/metadata/labels"), map("/metadata/annotations"));
     let candidate = Candidate {
@@ -185,7 +217,14 @@ fn pod_inject(
     if let Err(skip) = decide(config, &candidate) {
         return Ok((Some(skip.to_string()), Vec::new()));
     }
-    let injected = inject(pod, config, namespace, workload)?;
+    let mut injected = inject(pod, config, namespace, workload)?;
+    let wish = labels.get(INJECT).or_else(|| annotations.get(INJECT));
+    if let Some(wish) = wish.filter(|wish| !matches!(wish.as_str(), "true" | "false")) {
+        injected.warnings.push(format!(
+            "{INJECT}: {wish:?} counts as unset: a file is injected all the same, by the webhook only pods are whose \
+             namespace asks; write \"true\" or \"false\""
+        ));
+    }
     if injected.pod == *pod {
         return Ok((Some("it has its sidecar already".to_owned()), injected.warnings));
     }
@@ -325,6 +364,54 @@ spec: {containers: [{name: a, image: b}]}
         let twice = inject_manifest(&once.text, &config(), "shop").unwrap();
         assert_eq!(twice.text, once.text);
         assert_eq!(twice.outcomes[1].skipped.as_deref(), Some("it has its sidecar already"));
+    }
+
+    // B2
+    #[test]
+    fn a_wish_that_is_neither_yes_nor_no_counts_as_none() {
+        let pod = |place: &str| {
+            format!(
+                "kind: Pod\nmetadata: {{name: a, {place}: {{sidecar.istio.io/inject: maybe}}}}\nspec: {{containers: [{{name: a, image: b}}]}}\n"
+            )
+        };
+        for place in ["labels", "annotations"] {
+            let rendered = inject_manifest(&pod(place), &config(), "shop").unwrap();
+            assert_eq!(rendered.outcomes[0].skipped, None, "{place}");
+            assert!(
+                rendered.outcomes[0]
+                    .warnings
+                    .iter()
+                    .any(|text| text.contains("counts as unset"))
+            );
+        }
+        // YAML of another type is no string, and the API server would refuse it; the others still count.
+        let mixed = "kind: Pod\nmetadata: {name: a, labels: {sidecar.istio.io/inject: \"false\"}, annotations: {a: 1}}\nspec: {containers: [{name: a, image: b}]}\n";
+        let rendered = inject_manifest(mixed, &config(), "shop").unwrap();
+        assert_eq!(rendered.text, mixed);
+    }
+
+    // B2
+    #[test]
+    fn kinds_that_hold_pods_and_are_passed_are_named() {
+        let pod = "spec: {containers: [{name: a, image: b}]}";
+        let text = format!(
+            "kind: DeploymentConfig\nmetadata: {{name: a}}\nspec: {{template: {{{pod}}}}}\n---\nkind: PodList\nitems: [{{{pod}}}]\n---\nkind: ConfigMap\n"
+        );
+        let rendered = inject_manifest(&text, &config(), "shop").unwrap();
+        assert_eq!(rendered.text, text);
+        let said: Vec<_> = rendered
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.object.as_str())
+            .collect();
+        assert_eq!(said, ["DeploymentConfig shop/a", "PodList shop/"]);
+        assert!(
+            rendered.outcomes[0]
+                .skipped
+                .as_deref()
+                .unwrap_or_default()
+                .contains("DeploymentConfig")
+        );
     }
 
     // B2

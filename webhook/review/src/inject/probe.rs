@@ -74,7 +74,8 @@ impl Rewriter<'_> {
         } else if let Some(tcp) = &probe.tcp_socket {
             self.tcp(path, tcp, ports)
         } else {
-            probe.grpc.as_ref().map(|grpc| {
+            // A port that is none stays, so that the API server refuses the pod as it would without us.
+            probe.grpc.as_ref().filter(|grpc| is_port(grpc.port)).map(|grpc| {
                 let mut asked = json!({"port": grpc.port});
                 if let (Some(service), Some(fields)) = (&grpc.service, asked.as_object_mut()) {
                     fields.insert("service".to_owned(), json!(service));
@@ -123,6 +124,7 @@ impl Rewriter<'_> {
     }
 
     /// A port's number; a name that the container does not have leaves the probe as it is, failing as it would without us.
+    /// So does a number that is no port: the API server refuses the pod, as it would without us.
     fn port(&mut self, path: &str, port: &IntOrString, ports: &BTreeMap<String, i32>) -> Option<i32> {
         let found = match port {
             IntOrString::Int(number) => Some(*number),
@@ -134,7 +136,7 @@ impl Rewriter<'_> {
                 "the probe that would be {path} names port {name:?}, which its container does not have: it is left as it is"
             ));
         }
-        found
+        found.filter(|number| is_port(*number))
     }
 
     fn at_agent(&self, path: &str) -> HTTPGetAction {
@@ -142,6 +144,39 @@ impl Rewriter<'_> {
             path: Some(path.to_owned()),
             port: IntOrString::Int(i32::from(self.status_port)),
             ..HTTPGetAction::default()
+        }
+    }
+}
+
+/// Whether the API server takes it for a port. One that is missing reads as 0.
+fn is_port(number: i32) -> bool {
+    u16::try_from(number).is_ok_and(|port| port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // B6: what the API server refuses without injection, it refuses with it
+    #[test]
+    fn probes_of_ports_that_do_not_exist_stay_as_they_are() {
+        for probe in [
+            json!({"httpGet": {"path": "/x"}}),
+            json!({"httpGet": {"port": 0}}),
+            json!({"httpGet": {"port": 65536}}),
+            json!({"httpGet": {"port": "70000"}}),
+            json!({"tcpSocket": {}}),
+            json!({"tcpSocket": {"port": -1}}),
+            json!({"grpc": {}}),
+            json!({"grpc": {"port": 0}}),
+            json!({"grpc": {"port": 65536}}),
+        ] {
+            let container = json!({"name": "app", "readinessProbe": probe});
+            let mut spec: PodSpec = serde_json::from_value(json!({"containers": [container]})).unwrap();
+            let before = spec.clone();
+            let probers = rewrite(&mut spec, 15020, &mut Vec::new());
+            assert_eq!(spec, before, "{probe}");
+            assert_eq!(probers, Probers::new(), "{probe}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is filled in before the operator's kinds are judged.
 
+use mizzen_crds::maistra::ServiceMeshMemberRoll;
+use mizzen_desired::ValidatedRoll;
 use serde_json::{Value, json};
 
 use crate::admission::{Operation, Request, Response};
@@ -40,10 +42,16 @@ pub fn mutate_mesh(request: &Request) -> Response {
     request.change(&after, "defaulted")
 }
 
-/// A ServiceMeshMemberRoll that names its own mesh's namespace means the right thing: it is in the mesh anyway.
+/// A ServiceMeshMemberRoll that names its own mesh's namespace means the right thing: it is in the mesh anyway. One that will
+/// be refused stays as it was written, so that messages count its members as the user did.
 pub fn mutate_roll(request: &Request) -> Response {
     if request.is_being_deleted() {
         return request.allow("deleted");
+    }
+    let roll = serde_json::from_value::<ServiceMeshMemberRoll>(request.object.clone());
+    // The operator's namespace is not known here; naming it beside the mesh's own is refused with the numbers of the rest.
+    if !roll.is_ok_and(|roll| ValidatedRoll::check(&roll, "").is_ok()) {
+        return request.allow("left_to_validation");
     }
     let mut after = request.object.clone();
     if let Some(members) = after.pointer_mut("/spec/members").and_then(Value::as_array_mut) {

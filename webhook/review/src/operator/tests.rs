@@ -290,4 +290,7 @@ fn a_mesh_keeps_its_version_and_names_its_profile() {
 fn a_roll_loses_its_own_meshs_namespace() {
     let request = roll(json!({"members": ["one", "mesh"]}));
     assert_eq!(patched(&request, mutate_roll(&request)), json!({"members": ["one"]}));
+    // Members of a roll that will be refused are numbered as they were written.
+    let bad = roll(json!({"members": ["mesh", "one", "one"]}));
+    assert_eq!(mutate_roll(&bad).answer, Answer::Allow);
 }
