@@ -99,6 +99,17 @@ pub struct Cache {
     overflows: AtomicU64,
 }
 
+/// Each kind's place in a set of kinds.
+fn bit(kind: Kind) -> u8 {
+    match kind {
+        Kind::Cluster => 1,
+        Kind::Endpoints => 2,
+        Kind::Listener => 4,
+        Kind::RouteConfig => 8,
+        Kind::VirtualHost => 16,
+    }
+}
+
 impl Default for Cache {
     fn default() -> Self {
         Self::new(Limits::default())
@@ -158,13 +169,13 @@ impl Cache {
 
     /// Subscribes to all resources of a kind (a gateway's listeners).
     pub fn want_all(&self, kind: Kind) {
-        self.all.fetch_or(kind.bit(), Ordering::Relaxed);
+        self.all.fetch_or(bit(kind), Ordering::Relaxed);
         self.wishes.lock().all.push(kind);
         self.wished.notify_one();
     }
 
     fn wants_all(&self, kind: Kind) -> bool {
-        self.all.load(Ordering::Relaxed) & kind.bit() != 0
+        self.all.load(Ordering::Relaxed) & bit(kind) != 0
     }
 
     /// All present resources of a kind, by name.

@@ -299,6 +299,29 @@ fn run(steps: Vec<Step>, wildcard: bool) -> Pair {
     pair
 }
 
+// G1
+#[test]
+fn a_late_answer_for_a_name_that_was_given_up_does_not_stay() {
+    use Step::{Answer, Ask, Change, Connect, Down, Sweep, TakeWishes, Up};
+    let (name, good) = (3, Content::Good(1));
+    let given_up = vec![
+        Connect,
+        Ask(name),
+        TakeWishes,
+        Up,
+        Sweep,
+        Sweep,
+        Change(name, good),
+        Answer,
+        Down,
+    ];
+    let mut pair = run(given_up, false);
+    pair.change(NAMES[name], Content::Nothing);
+    pair.link.cache().ask(Kind::Cluster, NAMES[name]);
+    pair.settle();
+    assert_eq!(pair.known(NAMES[name]), Some(Content::Nothing));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
