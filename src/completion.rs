@@ -2,7 +2,6 @@
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use std::io::Write;
 
 /// For which shell.
 #[derive(clap::Args)]
@@ -18,6 +17,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut crate::Cli::command(), "mizzen", &mut script);
-    std::io::stdout().write_all(&script)?;
+    crate::output::write(&String::from_utf8(script)?)?;
     Ok(())
 }

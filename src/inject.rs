@@ -61,10 +61,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         outcomes.extend(rendered.outcomes);
     }
     report(&outcomes);
-    std::io::stdout()
-        .lock()
-        .write_all(output.as_bytes())
-        .context("the result cannot be written")
+    crate::output::write(&output).context("the result cannot be written")
 }
 
 fn report(outcomes: &[Outcome]) {

@@ -15,7 +15,6 @@ use kube::{Api, ResourceExt};
 use manifests::{Images, OPERATOR_NAMESPACE};
 use mizzen_crds::maistra::{Condition, ConditionReason, ConditionStatus, ConditionType, ServiceMeshControlPlane};
 use progress::{Failure, Output, Progress};
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -64,6 +63,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tag: args.tag.clone(),
     };
     if args.dry_run {
+        if let Err(failure) = check(&args, &images) {
+            // Standard output is for objects alone.
+            anyhow::bail!("{}:\n{}\n{}", failure.what, failure.why.join("\n"), failure.remedy);
+        }
         print_objects(&args, &images)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -89,11 +92,44 @@ fn print_objects(args: &Args, images: &Images) -> anyhow::Result<()> {
         objects.extend(sample.place);
         objects.extend(sample.objects);
     }
-    let mut out = std::io::stdout().lock();
+    let mut text = String::new();
     for object in objects {
-        write!(out, "---\n{}", serde_saphyr::to_string(&object)?)?;
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(&object)?);
     }
+    crate::output::write(&text)?;
     Ok(())
+}
+
+/// Checks what would be installed by the rules of the operator, before anything is printed or applied.
+fn check(args: &Args, images: &Images) -> Result<(), Failure> {
+    let settings = mizzen_desired::Settings {
+        operator_namespace: OPERATOR_NAMESPACE.to_owned(),
+        operator_version: env!("CARGO_PKG_VERSION").to_owned(),
+        image_registry: images.registry.clone(),
+        image_tag: images.tag.clone(),
+    };
+    let mut why: Vec<String> = Vec::new();
+    if let Err(errors) = settings.check() {
+        why.extend(errors.errors().iter().map(ToString::to_string));
+    }
+    for object in manifests::mesh(&args.namespace, &args.name, &args.profile) {
+        if manifests::text(&object, "/kind") == "ServiceMeshControlPlane"
+            && let Err(errors) = mizzen_desired::ValidatedMesh::check_raw(&object, &settings)
+        {
+            why.extend(errors.errors().iter().map(ToString::to_string));
+        }
+    }
+    if why.is_empty() {
+        return Ok(());
+    }
+    let remedy = "correct --profile, --namespace, --name, --registry or --tag, whichever is named; nothing was changed";
+    Err(Failure {
+        what: "what would be installed is not valid".to_owned(),
+        why,
+        remedy: remedy.to_owned(),
+        ..Failure::default()
+    })
 }
 
 struct Installation<'a> {
@@ -105,6 +141,8 @@ struct Installation<'a> {
 
 impl<'a> Installation<'a> {
     async fn steps(args: &'a Args, images: &'a Images, progress: &'a mut Progress) -> Result<(), Failure> {
+        progress.start("arguments");
+        check(args, images)?;
         progress.start("cluster");
         let cluster = Cluster::connect().await?;
         let mut installation = Self {
@@ -344,6 +382,41 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn checked(line: &[&str]) -> Result<(), Failure> {
+        let Line { args } = clap::Parser::try_parse_from([&["install"], line].concat()).unwrap();
+        let images = Images {
+            registry: args.registry.clone(),
+            tag: args.tag.clone(),
+        };
+        check(&args, &images)
+    }
+
+    #[test]
+    fn bad_arguments_are_told_before_anything_is_printed_or_applied() {
+        for good in [&[][..], &["--profile", "demo,small"], &["--name", "x", "-n", "mesh"]] {
+            assert!(checked(good).is_ok(), "{good:?}");
+        }
+        for (bad, named) in [
+            (["--profile", "huge"], "`huge`"),
+            (["--name", "Not_A_Name"], "metadata.name"),
+            (["--namespace", "a b"], "metadata.namespace"),
+            (["--namespace", OPERATOR_NAMESPACE], "metadata.namespace"),
+            (["--registry", "https://x"], "--registry"),
+            (["--registry", ""], "--registry"),
+            (["--tag", ""], "--tag"),
+            (["--tag", "a b"], "--tag"),
+        ] {
+            let failure = checked(&bad).unwrap_err();
+            assert!(failure.why.join("\n").contains(named), "{bad:?}: {failure:?}");
+        }
+    }
 
     #[test]
     fn durations_are_read() {

@@ -6,6 +6,7 @@ mod discovery;
 mod inject;
 mod install;
 mod operator;
+mod output;
 mod uninstall;
 mod version;
 

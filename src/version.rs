@@ -1,7 +1,5 @@
 //! `mizzen version`.
 
-use std::io::Write;
-
 /// What is printed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -13,15 +11,11 @@ pub(crate) struct Args {
 /// Prints the version of the program and of the control planes that it installs.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (program, mesh) = (env!("CARGO_PKG_VERSION"), mizzen_desired::VERSION);
-    let mut out = std::io::stdout().lock();
-    if args.output == "json" {
-        writeln!(
-            out,
-            "{}",
-            serde_json::json!({ "mizzen": program, "controlPlane": mesh })
-        )?;
+    let text = if args.output == "json" {
+        format!("{}\n", serde_json::json!({ "mizzen": program, "controlPlane": mesh }))
     } else {
-        writeln!(out, "mizzen {program}, control plane {mesh}")?;
-    }
+        format!("mizzen {program}, control plane {mesh}\n")
+    };
+    crate::output::write(&text)?;
     Ok(())
 }

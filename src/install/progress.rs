@@ -1,5 +1,6 @@
 //! What the user sees while something is done: a line per step.
 
+use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::IsTerminal;
@@ -94,7 +95,7 @@ impl Progress {
         text.clone_into(&mut self.last);
         match (&self.bar, self.output) {
             (Some(bar), _) => bar.set_message(text.to_owned()),
-            (None, Output::Text) => println!("{:<12}{:<12}  {text}", self.current, "…"),
+            (None, Output::Text) => output::line(&format!("{:<12}{:<12}  {text}", self.current, "…")),
             (None, Output::Json) => {}
         }
     }
@@ -123,8 +124,8 @@ impl Progress {
     /// Prints a line above the one that is being worked on.
     pub(crate) fn line(&self, text: &str) {
         match (&self.bar, self.output) {
-            (Some(bar), _) => bar.suspend(|| println!("{text}")),
-            (None, Output::Text) => println!("{text}"),
+            (Some(bar), _) => bar.suspend(|| output::line(text)),
+            (None, Output::Text) => output::line(text),
             (None, Output::Json) => {}
         }
     }
@@ -134,14 +135,14 @@ impl Progress {
         self.clear();
         match self.output {
             Output::Text => {
-                println!("{:<12}{:<14}{}", self.current, "failed", failure.what);
+                output::line(&format!("{:<12}{:<14}{}", self.current, "failed", failure.what));
                 for why in &failure.why {
-                    println!("{:<12}{:<14}{why}", "", "why");
+                    output::line(&format!("{:<12}{:<14}{why}", "", "why"));
                 }
                 for line in &failure.log {
-                    println!("{:<12}{:<14}{line}", "", "log");
+                    output::line(&format!("{:<12}{:<14}{line}", "", "log"));
                 }
-                println!("{:<12}{:<14}{}", "", "what to do", failure.remedy);
+                output::line(&format!("{:<12}{:<14}{}", "", "what to do", failure.remedy));
             }
             Output::Json => self.document(Some(failure)),
         }
@@ -164,6 +165,6 @@ impl Progress {
     fn document(&self, failure: Option<&Failure>) {
         let document =
             serde_json::json!({ "steps": self.steps, "failed": failure.map(|_| &self.current), "failure": failure });
-        println!("{document:#}");
+        output::line(&format!("{document:#}"));
     }
 }

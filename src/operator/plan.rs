@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use mizzen_desired::{Settings, ValidatedMesh};
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Of what.
@@ -29,9 +29,8 @@ pub(super) fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     if meshes.is_empty() {
         bail!("{} holds no ServiceMeshControlPlane", args.filename.display());
     }
-    let mut out = std::io::stdout().lock();
     for mesh in meshes {
-        out.write_all(plan(mesh, settings)?.as_bytes())?;
+        crate::output::write(&plan(mesh, settings)?)?;
     }
     Ok(())
 }
