@@ -284,7 +284,8 @@ mod tests {
             prop_assert!(length <= path.len() && bytes[0] == b'/');
             let once = String::from_utf8(bytes[..length].to_vec()).unwrap();
             prop_assert!(once.split('/').all(|segment| segment != "." && segment != ".."), "{}", once);
-            prop_assert!(!once.contains('\\') && !(merge && once.contains("//")), "{}", once);
+            prop_assert!(!once.contains('\\'), "{}", once);
+            prop_assert!(!merge || !once.contains("//"), "{}", once);
             prop_assert_eq!(normal(&once, rules), once);
         }
 
