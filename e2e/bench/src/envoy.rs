@@ -3,7 +3,10 @@
 //! Static, two workers, connection managers with the router alone, HTTP/2 between the two (which is cheapest for it),
 //! TLS with the same authority, both names checked. No filters of Istio's, no access log.
 
-#![expect(clippy::indexing_slicing, reason = "a field of a JSON object that was just written here")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a field of a JSON object that was just written here"
+)]
 
 use serde_json::{Value, json};
 

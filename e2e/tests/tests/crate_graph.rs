@@ -1,7 +1,11 @@
 //! A crate exists because its allowed dependencies differ: this holds the workspace's edges against the table of
 //! ARCHITECTURE.md, and keeps I/O out of the pure crates.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail loudly, its helpers too")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly, its helpers too"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
