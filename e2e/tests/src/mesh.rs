@@ -162,7 +162,7 @@ impl<'a> Mesh<'a> {
                 .must(&["get", "virtualservice", "-n", &namespace, "customer-gateway"])
                 .await?;
             self.cluster
-                .must(&["delete", "namespace", &namespace, "--timeout=60s"])
+                .must(&["delete", "namespace", &namespace, "--timeout=150s"])
                 .await?;
         }
         let purged = self.cluster.mizzen(&["uninstall", "--purge"]).await?;
