@@ -75,12 +75,22 @@ pub(crate) fn tag(text: &str) -> Result<(), Problem> {
     }
 }
 
-/// An amount as Kubernetes writes it, not below zero: `100m`, `1.5`, `64Mi`, `1e3`.
+/// An amount as Kubernetes writes it, not below zero.
 pub(crate) fn quantity(text: &str) -> Result<(), Problem> {
+    if is_quantity(text) {
+        Ok(())
+    } else {
+        Err(Problem::NotAQuantity(text.to_owned()))
+    }
+}
+
+/// Whether the text is an amount as Kubernetes writes it (a decimal number with a suffix or an exponent), not below zero:
+/// `100m`, `1.5`, `64Mi`, `1e3`.
+pub fn is_quantity(text: &str) -> bool {
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
-    let ok = text.split_at_checked(digits).is_some_and(|(number, suffix)| {
+    text.split_at_checked(digits).is_some_and(|(number, suffix)| {
         let is_number = number.chars().any(|c| c.is_ascii_digit()) && number.matches('.').count() <= 1;
         let is_suffix = matches!(
             suffix,
@@ -90,12 +100,7 @@ pub(crate) fn quantity(text: &str) -> Result<(), Problem> {
             .strip_prefix(['e', 'E'])
             .is_some_and(|exponent| exponent.parse::<i16>().is_ok());
         is_number && (is_suffix || is_exponent)
-    });
-    if ok {
-        Ok(())
-    } else {
-        Err(Problem::NotAQuantity(text.to_owned()))
-    }
+    })
 }
 
 /// A port number; `least` is 0 where 0 means "off".

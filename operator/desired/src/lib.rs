@@ -29,6 +29,7 @@ mod rbac;
 mod roll;
 mod webhooks;
 
+pub use checks::is_quantity;
 pub use error::{Problem, SpecError, SpecErrors};
 pub use manifest::{Component, Manifest, ObjectId};
 pub use member::ValidatedMember;

@@ -5,6 +5,7 @@
 
 mod value;
 
+use mizzen_desired::is_quantity;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ResourceRequirements, Volume, VolumeMount};
@@ -420,7 +421,7 @@ fn resources(reader: &Reader<'_>, defaults: &ResourceRequirements) -> Result<Res
     const EXPECTED: &str = "a quantity, such as 100m for CPU or 64Mi for memory";
     let quantity = |annotation| {
         reader.read(annotation, EXPECTED, |value| {
-            value::quantity(value).then(|| Quantity(value.to_owned()))
+            is_quantity(value).then(|| Quantity(value.to_owned()))
         })
     };
     let requests = [

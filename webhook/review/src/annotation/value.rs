@@ -68,23 +68,6 @@ pub(super) fn host_port(text: &str) -> Option<String> {
     (is_host && port.parse::<u16>().is_ok_and(|port| port != 0)).then(|| text.to_owned())
 }
 
-/// As Kubernetes reads quantities: a decimal number with a suffix or an exponent, not negative here.
-pub(super) fn quantity(text: &str) -> bool {
-    let digits = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
-    let Some((number, suffix)) = text.split_at_checked(digits) else {
-        return false;
-    };
-    let is_number = number.bytes().any(|b| b.is_ascii_digit()) && number.matches('.').count() <= 1;
-    let is_suffix = matches!(
-        suffix,
-        "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei"
-    );
-    let is_exponent = suffix
-        .strip_prefix(['e', 'E'])
-        .is_some_and(|exponent| exponent.parse::<i16>().is_ok());
-    is_number && (is_suffix || is_exponent)
-}
-
 /// As Istio writes durations: `5s`, `1m30s`, `250ms`.
 pub(super) fn duration(text: &str) -> bool {
     let mut rest = text;
@@ -120,6 +103,7 @@ pub(super) fn env_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mizzen_desired::is_quantity;
 
     // B5
     #[test]
@@ -135,10 +119,10 @@ mod tests {
     #[test]
     fn quantities_and_durations() {
         for good in ["100m", "1", "0.5", "64Mi", "1e3", "2G"] {
-            assert!(quantity(good), "{good}");
+            assert!(is_quantity(good), "{good}");
         }
         for bad in ["", "m", "-1", "1.2.3", "64MB", "one", "1 Gi", "1e"] {
-            assert!(!quantity(bad), "{bad}");
+            assert!(!is_quantity(bad), "{bad}");
         }
         assert!(duration("5s") && duration("1m30s") && duration("250ms") && duration("1.5s"));
         assert!(!duration("") && !duration("5") && !duration("s") && !duration("-5s"));
