@@ -114,6 +114,22 @@ pub fn resource(api_version: &str, kind: &str) -> Option<(ApiResource, bool)> {
     Some((resource, *namespaced))
 }
 
+/// The whole status at once: merging would keep what no longer holds.
+pub(crate) async fn status<K, S>(api: &Api<K>, name: &str, next: &S) -> Result<(), kube::Error>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    S: serde::Serialize,
+{
+    let patch = serde_json::json!([{ "op": "add", "path": "/status", "value": next }]);
+    let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(name, &params, &Patch::Json::<()>(patch)).await?;
+    Ok(())
+}
+
 fn api(client: &Client, id: &ObjectId) -> Result<Api<DynamicObject>, ApplyError> {
     let (resource, _) =
         resource(&id.api_version, &id.kind).ok_or_else(|| ApplyError::UnknownKind(Box::new(id.clone())))?;

@@ -1,19 +1,19 @@
 //! The controller of ServiceMeshMembers: makes the roll if there is none, and reports. The roll's controller does the rest.
 
+use crate::apply;
 use crate::context::{Context, now};
 use crate::mesh::ReconcileError;
 use crate::namespaces::{self, Membership};
 use crate::status::stamped;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use mizzen_crds::maistra::{
     ConditionReason, ConditionStatus, ConditionType, MemberObjectStatus, SINGLETON_NAME, ServiceMeshControlPlane,
     ServiceMeshMember, ServiceMeshMemberRoll,
 };
-use mizzen_desired::{FIELD_MANAGER, ValidatedMember, labels};
-use serde_json::json;
+use mizzen_desired::{ValidatedMember, labels};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,13 +161,6 @@ async fn write(
     if member.status.as_ref() == Some(&next) {
         return Ok(());
     }
-    let patch = json!([{ "op": "add", "path": "/status", "value": next }]);
-    let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    api.patch_status(&member.name_any(), &params, &Patch::Json::<()>(patch))
-        .await?;
+    apply::status(api, &member.name_any(), &next).await?;
     Ok(())
 }

@@ -382,7 +382,7 @@ impl Reconciliation<'_> {
         if current == next {
             return Ok(());
         }
-        self.replace_status(&next).await?;
+        apply::status(self.api, &self.mesh.name_any(), &next).await?;
         let message = |kind| {
             status::condition(&next, kind)
                 .and_then(|c| c.message.clone())
@@ -416,22 +416,8 @@ impl Reconciliation<'_> {
         if self.mesh.status.as_ref() == Some(next) {
             return Ok(false);
         }
-        self.replace_status(next).await?;
+        apply::status(self.api, &self.mesh.name_any(), next).await?;
         Ok(true)
-    }
-
-    /// The whole status at once: merging would keep what no longer holds.
-    async fn replace_status(&self, next: &ControlPlaneStatus) -> Result<(), ReconcileError> {
-        let patch = json!([{ "op": "add", "path": "/status", "value": next }]);
-        let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        self.api
-            .patch_status(&self.mesh.name_any(), &params, &Patch::Json::<()>(patch))
-            .await?;
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The controller of ServiceMeshMemberRolls: the one that puts namespaces into a mesh and takes them out.
 
+use crate::apply;
 use crate::context::{Context, about, now};
 use crate::mesh::ReconcileError;
 use crate::namespaces::{self, Membership};
@@ -300,14 +301,7 @@ async fn write(
     if roll.status.as_ref() == Some(&next) {
         return Ok(());
     }
-    let patch = json!([{ "op": "add", "path": "/status", "value": next }]);
-    let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    api.patch_status(&roll.name_any(), &params, &Patch::Json::<()>(patch))
-        .await?;
+    apply::status(api, &roll.name_any(), &next).await?;
     let reason = |status: &MemberRollStatus| status.conditions.iter().flatten().next().and_then(|c| c.reason);
     if reason(&next) != roll.status.as_ref().and_then(reason) {
         let condition = next.conditions.iter().flatten().next();
