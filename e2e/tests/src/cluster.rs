@@ -35,9 +35,9 @@ impl Cluster {
             .context("cannot run kubectl")
     }
 
-    /// Output of a kubectl command that must succeed.
+    /// Standard output of a kubectl command that must succeed.
     pub(crate) async fn must(&self, args: &[&str]) -> anyhow::Result<String> {
-        let done = self.kubectl(args).await?;
+        let done = answer(Command::new("kubectl").args(args)).await?;
         anyhow::ensure!(done.success, "kubectl {} failed: {}", args.join(" "), done.text.trim());
         Ok(done.text)
     }
@@ -59,7 +59,9 @@ impl Cluster {
     pub(crate) async fn client_in(&self, namespace: &str, deployment: &str, args: &[&str]) -> anyhow::Result<Output> {
         let mut all = vec!["exec", "-n", namespace, deployment, "--", "/usr/local/bin/mizzen-app"];
         all.extend(args);
-        self.kubectl(&all).await
+        answer(Command::new("kubectl").args(&all))
+            .await
+            .context("cannot run kubectl")
     }
 
     /// Applies a text to the namespace. A text that names namespaces itself goes to those.
@@ -209,8 +211,9 @@ fn tail(text: &str, lines: usize) -> String {
         .join("\n")
 }
 
+/// Runs a command; both its streams, one behind the other.
 async fn output(command: &mut Command) -> anyhow::Result<Output> {
-    let done = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    let done = run(command).await?;
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&done.stdout),
@@ -220,4 +223,21 @@ async fn output(command: &mut Command) -> anyhow::Result<Output> {
         success: done.status.success(),
         text,
     })
+}
+
+/// Runs a command; what it answers on standard output, and what it complains of only if it fails: `kubectl exec` itself
+/// writes of frames that come late ("Unknown stream id") beside a program's whole output.
+async fn answer(command: &mut Command) -> anyhow::Result<Output> {
+    let mut done = run(command).await?;
+    if !done.status.success() {
+        done.stdout.extend_from_slice(&done.stderr);
+    }
+    Ok(Output {
+        success: done.status.success(),
+        text: String::from_utf8_lossy(&done.stdout).into_owned(),
+    })
+}
+
+async fn run(command: &mut Command) -> std::io::Result<std::process::Output> {
+    command.stdin(Stdio::null()).kill_on_drop(true).output().await
 }
