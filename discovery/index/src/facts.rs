@@ -13,7 +13,7 @@ use mizzen_model::{Labels, Namespace, ObjectName};
 pub(crate) type Place = (Namespace, ObjectName);
 
 /// Things of one kind, by namespace and name.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Places<V>(BTreeMap<Namespace, BTreeMap<ObjectName, V>>);
 
 impl<V> Default for Places<V> {

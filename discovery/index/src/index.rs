@@ -37,6 +37,9 @@ pub struct Index {
     services: Places<Arc<Service>>,
     slices: Places<Slice>,
     pods: Places<Pod>,
+    /// Services of the mesh's own gateways as the operator keeps them. They say where a gateway listens while the Service
+    /// itself is missing: a gateway that moved to another port would lose its connections.
+    gateways: Places<Arc<Service>>,
     configs: BTreeMap<ObjectKey, Config>,
     mesh_config_diagnostics: Vec<Diagnostic>,
 
@@ -92,6 +95,7 @@ impl Index {
             services: Places::default(),
             slices: Places::default(),
             pods: Places::default(),
+            gateways: Places::default(),
             configs: BTreeMap::new(),
             mesh_config_diagnostics: Vec::new(),
             slices_by_service: BTreeMap::new(),

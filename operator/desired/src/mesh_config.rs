@@ -1,7 +1,7 @@
 //! The mesh's configuration as Istio writes it: ConfigMap `istio-<name>`, key `mesh`; and the mesh-wide policy.
 
 use crate::pod::meta;
-use crate::{Component, ValidatedMesh};
+use crate::{Component, ValidatedMesh, gateway};
 use k8s_openapi::api::core::v1::ConfigMap;
 use mizzen_crds::security::peer_authentication::{
     MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec,
@@ -85,9 +85,25 @@ fn mesh_config(mesh: &ValidatedMesh) -> Value {
             "dataPlane": mesh.data_plane().as_str(),
             "clusterDomain": mesh.cluster_domain(),
             "clusterId": mesh.cluster_id(),
+            "gateways": gateways(mesh),
         })),
     );
     Value::Object(config)
+}
+
+/// Where each gateway is entered: discovery must know it even while somebody has deleted the gateway's Service.
+fn gateways(mesh: &ValidatedMesh) -> Vec<Value> {
+    let services = gateway::gateways(mesh)
+        .into_iter()
+        .map(|own| gateway::service(mesh, &own));
+    let parts = services.map(|service| {
+        let spec = service.spec.unwrap_or_default();
+        json!({
+            "metadata": { "name": service.metadata.name },
+            "spec": { "selector": spec.selector, "ports": spec.ports },
+        })
+    });
+    parts.collect()
 }
 
 fn default_config(mesh: &ValidatedMesh) -> Value {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mizzen_model::{Changes, Endpoint, EndpointTls, Endpoints, Host, Kind, Labels, Locality, ObjectKey, SpiffeId};
+use mizzen_model::{
+    Changes, Endpoint, EndpointTls, Endpoints, Host, Kind, Labels, Locality, Namespace, ObjectKey, Service, SpiffeId,
+};
 
 use super::{Dirty, Index, Value};
 use crate::facts::Place;
@@ -50,10 +52,7 @@ impl Index {
         }
         for place in &dirty.workloads {
             let pod = self.pods.entry(place).filter(|_| self.is_member(&place.0));
-            let workload = pod.map(|pod| {
-                let services = self.services.in_namespace(&place.0).map(|(_, service)| service);
-                pod.workload(self.locality(pod), services)
-            });
+            let workload = pod.map(|pod| pod.workload(self.locality(pod), self.services_around(&place.0)));
             let key = ObjectKey::new(Kind::Pod, place.0.clone(), place.1.clone());
             changes.extend(match workload {
                 Some(workload) => self.mesh.insert_workload(workload),
@@ -88,6 +87,16 @@ impl Index {
             .keys()
             .filter(|key| everything || marked.contains(&key.namespace));
         dirty.configs.extend(inside.cloned());
+    }
+
+    /// The services of a namespace, and those of the mesh's gateways that should be there too.
+    fn services_around<'s>(&'s self, namespace: &'s Namespace) -> impl Iterator<Item = &'s Arc<Service>> {
+        let there = self.services.in_namespace(namespace);
+        let missing = self
+            .gateways
+            .in_namespace(namespace)
+            .filter(|(name, _)| self.services.entry(&(namespace.clone(), (*name).clone())).is_none());
+        there.chain(missing).map(|(_, service)| service)
     }
 
     fn host(&self, (namespace, name): &Place) -> Option<Host> {

@@ -10,7 +10,7 @@ use crate::diagnostic::Diagnostic;
 use crate::error::{Invalid, Rejection};
 use crate::facts::pod::Pod;
 use crate::facts::slice::Slice;
-use crate::facts::{self, Place};
+use crate::facts::{self, Place, Places};
 use crate::object::{Object, ObjectRef, Unreadable};
 use crate::parse::{self, Accepted};
 use crate::reader::created;
@@ -256,6 +256,18 @@ impl Index {
         }
         if self.mesh.config().trust_domain != configured.config.trust_domain {
             dirty.everything = true; // identities of all endpoints
+        }
+        let mut gateways = Places::default();
+        for service in configured.gateways {
+            gateways.put((service.namespace.clone(), service.name.clone()), service);
+        }
+        if self.gateways != gateways {
+            self.gateways = gateways;
+            let root = self.settings.root_namespace();
+            let pods = self.pods.in_namespace(root);
+            dirty
+                .workloads
+                .extend(pods.map(|(name, _)| (root.clone(), name.clone())));
         }
         dirty.config = Some(configured.config);
     }

@@ -638,6 +638,55 @@ fn gateways_are_looked_at_together_with_routes_and_pods() {
     );
 }
 
+// C1
+#[test]
+fn a_gateway_stays_on_its_ports_while_its_service_is_missing() {
+    let labels = json!({"app": "istio-ingressgateway"});
+    let in_root = |kind: &str, name: &str, labels: &Json, spec: Json| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": ROOT, "labels": labels}, "spec": spec});
+    let spec = json!({"selector": labels, "ports": [{"name": "http2", "port": 80, "targetPort": 8080}]});
+    let service = in_root("Service", "istio-ingressgateway", &json!({}), spec.clone());
+    let pod = in_root(
+        "Pod",
+        "gateway-1",
+        &labels,
+        json!({"containers": [{"name": "istio-proxy"}]}),
+    );
+    let text = json!({"mizzen": {"gateways": [{"metadata": {"name": "istio-ingressgateway"}, "spec": spec}]}});
+    let config = mesh_config(&text.to_string());
+
+    let mut index = Index::new(settings());
+    for object in [namespace_object(ROOT, false), pod, service.clone(), config.clone()] {
+        apply(&mut index, object);
+    }
+    let ports = |index: &mut Index| {
+        let mesh = index.snapshot();
+        let workload = mesh.workloads().next().unwrap();
+        workload
+            .services
+            .iter()
+            .map(|service| service.ports.clone())
+            .collect::<Vec<_>>()
+    };
+    let open = vec![std::collections::BTreeMap::from([(80, 8080)])];
+    assert_eq!(ports(&mut index), open);
+    let changes = delete(&mut index, service.clone());
+    assert!(
+        changes.iter().all(|change| !matches!(change, Change::Workload(_))),
+        "{changes:?}"
+    );
+    assert_eq!(ports(&mut index), open);
+    // Nobody says that it should be there any more.
+    apply(&mut index, mesh_config("{}"));
+    assert_eq!(ports(&mut index), []);
+    apply(&mut index, config);
+    assert_eq!(ports(&mut index), open);
+    // What is there counts more than what should be.
+    let mut moved = service;
+    moved["spec"]["ports"][0]["targetPort"] = 9090.into();
+    apply(&mut index, moved);
+    assert_eq!(ports(&mut index), [[(80, 9090)].into()]);
+}
+
 #[test]
 fn services_of_every_form() {
     let mut index = Index::new(settings());

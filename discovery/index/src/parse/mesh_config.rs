@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mizzen_model::{AccessLog, AccessLogEncoding, DataPlane, MeshConfig, OutboundPolicy, TrustDomain};
+use k8s_openapi::api::core::v1 as core;
+use mizzen_model::{
+    AccessLog, AccessLogEncoding, DataPlane, MeshConfig, ObjectName, OutboundPolicy, Service, TrustDomain,
+};
 use serde_json::Value;
 
 use super::resilience::retry_on;
 use crate::diagnostic::Diagnostic;
 use crate::error::Reason;
+use crate::facts;
 use crate::reader::{Reader, parse_duration};
 use crate::settings::{Membership, Settings};
 
@@ -19,6 +23,8 @@ pub struct Configured {
     pub config: MeshConfig,
     /// Which namespaces are in the mesh.
     pub membership: Membership,
+    /// The services of the mesh's own gateways, whether they exist at the moment or not; they are in the mesh's own namespace.
+    pub gateways: Vec<Arc<Service>>,
     /// What is wrong. Never keeps the rest from being acted on: a mesh without configuration helps nobody.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -81,6 +87,7 @@ pub fn mesh_config(yaml: &str, settings: &Settings) -> Configured {
         });
     }
     let mut membership = settings.membership;
+    let mut gateways = Vec::new();
     if let Some(own) = root.get("mizzen") {
         r.inside("mizzen", |r| {
             match string(r, own, "mode") {
@@ -112,6 +119,9 @@ pub fn mesh_config(yaml: &str, settings: &Settings) -> Configured {
             if let Some(text) = string(r, own, "clusterId").filter(|text| !text.is_empty()) {
                 config.cluster_id = Arc::from(text);
             }
+            if let Some(Value::Array(items)) = own.get("gateways") {
+                gateways = r.each("gateways", items, |r, item| gateway(r, item, settings));
+            }
         });
     }
     let mut diagnostics: Vec<_> = reader.errors.iter().map(crate::error::Invalid::diagnostic).collect();
@@ -119,6 +129,7 @@ pub fn mesh_config(yaml: &str, settings: &Settings) -> Configured {
     Configured {
         config,
         membership,
+        gateways,
         diagnostics,
     }
 }
@@ -151,6 +162,15 @@ fn access_log(r: &mut Reader<'_>, root: &Value) -> Option<Option<AccessLog>> {
         encoding,
         format,
     }))
+}
+
+/// A gateway's Service, as far as it leads to the gateway: its name, selector and ports.
+fn gateway(r: &mut Reader<'_>, raw: &Value, settings: &Settings) -> Option<Arc<Service>> {
+    let raw = serde_json::from_value::<core::Service>(raw.clone()).map_err(|error| Reason::Shape(error.to_string()));
+    let raw = r.take("", raw)?;
+    let name = r.take("metadata.name", ObjectName::new(raw.metadata.name.as_deref()?))?;
+    let (root, domain) = (settings.root_namespace(), &settings.defaults.cluster_domain);
+    facts::service::shared(&raw, root, &name, domain)
 }
 
 fn trust_domain(r: &mut Reader<'_>, field: &str, text: &str) -> Option<TrustDomain> {
