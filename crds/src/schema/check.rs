@@ -12,7 +12,7 @@ const MAX_DEPTH: usize = 64;
 const MAX_FINDINGS: usize = 100;
 
 /// One difference between an object and its schema.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Where, for instance `spec.http[0].route[1].weight`.
     pub path: String,
@@ -27,19 +27,19 @@ impl fmt::Display for Finding {
 }
 
 /// What is wrong with a value.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The schema has no such field.
-    #[error("unknown field{}", did_you_mean(.nearest))]
+    #[error("unknown field; {}", did_you_mean(.nearest))]
     UnknownField {
         /// The known field whose name is most alike.
         nearest: Option<String>,
     },
     /// A field that must be there is not.
-    #[error("required field is missing")]
+    #[error("required field is missing; add it")]
     Missing,
     /// The value is of another type.
-    #[error("must be of type {expected}, not {found}")]
+    #[error("must be of type {expected}, not {found}; {}", how_to_write(.expected))]
     WrongType {
         /// The schema's type.
         expected: String,
@@ -86,10 +86,22 @@ impl Problem {
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest
-        .as_ref()
-        .map(|name| format!("; did you mean {name}?"))
-        .unwrap_or_default()
+    match nearest {
+        Some(name) => format!("did you mean {name}?"),
+        None => "remove it or correct its spelling".to_owned(),
+    }
+}
+
+fn how_to_write(expected: &str) -> &'static str {
+    match expected {
+        "object" => "write its fields below it, indented",
+        "array" => "write a list",
+        "string" => "put it in quotes",
+        "boolean" => "write true or false, without quotes",
+        "number" => "write a number, without quotes",
+        "integer" => "write a whole number, without quotes",
+        _ => "write one of them",
+    }
 }
 
 /// All differences between a whole object and its kind's schema, in the order of the object.
@@ -365,13 +377,13 @@ mod tests {
             found,
             [
                 "spec.gatways: unknown field; did you mean gateways?",
-                "spec.hosts: must be of type array, not string",
+                "spec.hosts: must be of type array, not string; write a list",
                 "spec.http[0].corsPolicy.unmatchedPreflights: unknown value \"forward\"; use one of UNSPECIFIED, FORWARD, IGNORE",
-                "spec.http[0].headers.request.set.number: must be of type string, not number",
+                "spec.http[0].headers.request.set.number: must be of type string, not number; put it in quotes",
                 "spec.http[0].match[0].port: -1 is out of range; must be at least 0",
                 "spec.http[0].match[0].uri: only one of exact, prefix, regex may be set",
-                "spec.http[0].route[0].destination.host: required field is missing",
-                "spec.http[0].route[0].weight: must be of type integer, not string",
+                "spec.http[0].route[0].destination.host: required field is missing; add it",
+                "spec.http[0].route[0].weight: must be of type integer, not string; write a whole number, without quotes",
             ]
         );
     }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mizzen_crds as crds;
-use mizzen_crds::schema::{Finding, check, structural};
+use mizzen_crds::schema::{Finding, check, structural, whole_numbers};
 use mizzen_model::{Kind, Labels};
 use serde_json::Value;
 
@@ -219,28 +219,5 @@ impl OurKind {
             Self::DestinationRule => Object::DestinationRule(typed(json)?),
             Self::PeerAuthentication => Object::PeerAuthentication(typed(json)?),
         })
-    }
-}
-
-/// `1.0` is an integer for Kubernetes, and none for serde. Floating-point fields take integers too.
-fn whole_numbers(value: &mut Value) {
-    match value {
-        Value::Number(number) if number.is_f64() => {
-            if let Some(float) = number.as_f64()
-                && float.fract() == 0.0
-                && float.abs() < 9e15
-            {
-                *value = Value::from(float as i64);
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
-        Value::Object(fields) => fields.values_mut().for_each(|field| {
-            // null is the same as absent, which lists and maps can only be by not being there
-            whole_numbers(field);
-        }),
-        _ => {}
-    }
-    if let Value::Object(fields) = value {
-        fields.retain(|_, field| !field.is_null());
     }
 }

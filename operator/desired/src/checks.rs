@@ -1,7 +1,6 @@
 //! Checks of single values: text in, the same text or what is wrong with it out.
 
 use crate::Problem;
-use serde_json::Value;
 use std::net::IpAddr;
 
 /// A DNS-1123 label, as namespaces and most names must be.
@@ -173,35 +172,9 @@ pub(crate) fn range(value: i64, min: i64, max: i64) -> Result<(), Problem> {
     }
 }
 
-/// The paths in `raw` that reading it did not understand: those that are gone after writing what was read.
-pub(crate) fn unknown_fields(path: &str, raw: &Value, read: &Value, found: &mut Vec<String>) {
-    match (raw, read) {
-        (Value::Object(raw), Value::Object(read)) => {
-            for (key, value) in raw.iter().filter(|(_, value)| !value.is_null()) {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                match read.get(key) {
-                    Some(known) => unknown_fields(&path, value, known, found),
-                    None => found.push(path),
-                }
-            }
-        }
-        (Value::Array(raw), Value::Array(read)) => {
-            for (n, (raw, read)) in raw.iter().zip(read).enumerate() {
-                unknown_fields(&format!("{path}[{n}]"), raw, read, found);
-            }
-        }
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn durations_are_those_of_go() {
@@ -265,14 +238,5 @@ mod tests {
         ] {
             assert!(quantity(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn unknown_fields_are_found_at_any_depth() {
-        let raw = json!({"a": {"b": 1, "x": null, "c": [{"d": 1, "e": 2}]}, "f": 1});
-        let read = json!({"a": {"b": 1, "c": [{"d": 1}]}});
-        let mut found = Vec::new();
-        unknown_fields("", &raw, &read, &mut found);
-        assert_eq!(found, ["a.c[0].e", "f"]);
     }
 }

@@ -17,12 +17,12 @@ pub struct SpecError {
 /// What is wrong with a field, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// There is no such field.
-    #[error("there is no such field; remove it or correct its spelling")]
-    UnknownField,
-    /// The value has the wrong type.
+    /// There is no such field, or its value is of another type than the kind's schema says.
+    #[error("{0}")]
+    Shape(mizzen_crds::schema::Problem),
+    /// The schema allows what the type does not.
     #[error("cannot be read: {0}; see `kubectl explain`")]
-    WrongShape(String),
+    Unreadable(String),
     /// There is no such profile.
     #[error("there is no profile `{name}`; use one of {known}")]
     UnknownProfile {
@@ -155,8 +155,8 @@ impl Problem {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
-            Self::UnknownField => "unknown_field",
-            Self::WrongShape(_) => "wrong_shape",
+            Self::Shape(problem) if problem.is_unknown_field() => "unknown_field",
+            Self::Shape(_) | Self::Unreadable(_) => "wrong_shape",
             Self::UnknownProfile { .. } | Self::ProfileCycle(_) => "profile",
             Self::UnknownVersion { .. } => "version",
             Self::Conflict { .. } => "conflict",
@@ -246,6 +246,19 @@ impl Collector {
 
     pub(crate) fn into_errors(self) -> Vec<SpecError> {
         self.errors
+    }
+
+    /// What is needed to go on.
+    pub(crate) fn unless_missing<T>(&self, read: Option<T>) -> Result<T, SpecErrors> {
+        read.ok_or_else(|| SpecErrors(self.errors.clone()))
+    }
+
+    /// What was read, if nothing is wrong.
+    pub(crate) fn finish_with<T>(self, read: Option<T>) -> Result<T, SpecErrors> {
+        match read {
+            Some(read) if self.errors.is_empty() => Ok(read),
+            _ => Err(SpecErrors(self.errors)),
+        }
     }
 
     pub(crate) fn finish(self) -> Result<(), SpecErrors> {

@@ -27,6 +27,7 @@ mod pod;
 mod profile;
 mod rbac;
 mod roll;
+mod shape;
 mod webhooks;
 
 pub use checks::is_quantity;
@@ -36,6 +37,7 @@ pub use member::ValidatedMember;
 pub use mesh::{DataPlane, MeshKey, OLDEST_FIRST, Settings, VERSION, ValidatedMesh, conflicts};
 pub use profile::PROFILES;
 pub use roll::{Members, Resolved, ValidatedRoll};
+pub use shape::{read_member, read_roll};
 
 /// The name under which the operator applies objects; what it owns is told apart from what others wrote by it.
 pub const FIELD_MANAGER: &str = "mizzen-operator";

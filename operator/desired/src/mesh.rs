@@ -1,12 +1,12 @@
 //! The checked spec: what every other module of this crate may rely on.
 
 use crate::error::Collector;
-use crate::{Problem, SpecErrors, acted_on, checks, profile};
+use crate::{Problem, SpecErrors, acted_on, checks, profile, shape};
 use mizzen_crds::maistra::{
     CommonContainerConfig, ComponentRuntimeConfig, ContainerConfig, ControlPlaneMode, DefaultRuntimeConfig,
     ServiceMeshControlPlane, ServiceMeshControlPlaneSpec,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt;
 
 mod rules;
@@ -137,25 +137,13 @@ impl ValidatedMesh {
                 },
             );
         }
-        let user = raw.get("spec").cloned().unwrap_or_default();
+        let user = raw.get("spec").cloned().unwrap_or_else(|| Value::Object(Map::new()));
         let applied = match profile::apply(&user) {
             Ok(applied) => applied,
             Err(problem) => return Err(errors.fail("spec.profiles", problem)),
         };
-        let spec: ServiceMeshControlPlaneSpec = match serde_json::from_value(applied.clone()) {
-            Ok(spec) => spec,
-            Err(error) => return Err(errors.fail("spec", Problem::WrongShape(error.to_string()))),
-        };
-        let mut unknown = Vec::new();
-        checks::unknown_fields(
-            "spec",
-            &applied,
-            &serde_json::to_value(&spec).unwrap_or_default(),
-            &mut unknown,
-        );
-        for field in unknown {
-            errors.add(field, Problem::UnknownField);
-        }
+        let spec = shape::read_mesh(&user, &applied, &mut errors);
+        let spec: ServiceMeshControlPlaneSpec = errors.unless_missing(spec)?;
         let data_plane = rules::check(&spec, &mut errors);
         errors.finish()?;
         Ok(Self {

@@ -61,7 +61,7 @@ fn built_in(name: &str) -> Result<Value, Problem> {
         known: PROFILES.map(|(name, _)| format!("`{name}`")).join(", "),
     };
     let (_, text) = PROFILES.iter().find(|(known, _)| *known == name).ok_or_else(unknown)?;
-    let mut object: Value = serde_saphyr::from_str(text).map_err(|error| Problem::WrongShape(error.to_string()))?;
+    let mut object: Value = serde_saphyr::from_str(text).map_err(|error| Problem::Unreadable(error.to_string()))?;
     Ok(object.get_mut("spec").map(Value::take).unwrap_or_default())
 }
 

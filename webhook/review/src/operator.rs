@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mizzen_crds::maistra::{ControlPlaneMode, ServiceMeshControlPlane, ServiceMeshMember, ServiceMeshMemberRoll};
 use mizzen_desired::{
-    Members, Problem, Settings, SpecError, SpecErrors, ValidatedMember, ValidatedMesh, ValidatedRoll,
+    Members, Problem, Settings, SpecError, SpecErrors, ValidatedMember, ValidatedMesh, ValidatedRoll, read_member,
+    read_roll,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -111,8 +112,7 @@ pub fn review_mesh(request: &Request, context: &OperatorContext, answers: &Answe
 /// Reviews a ServiceMeshMemberRoll.
 pub fn review_roll(request: &Request, context: &OperatorContext, answers: &Answers) -> Step {
     review(request, |_| {
-        no_unknown_fields::<ServiceMeshMemberRoll>(request)?;
-        let roll: ServiceMeshMemberRoll = read(&request.object)?;
+        let roll = read_roll(&request.object)?;
         let validated = ValidatedRoll::check(&roll, &context.settings.operator_namespace)?;
         let overlaps = overlaps(request, &validated, context);
         if !overlaps.is_empty() {
@@ -139,8 +139,7 @@ pub fn review_roll(request: &Request, context: &OperatorContext, answers: &Answe
 /// Reviews a ServiceMeshMember.
 pub fn review_member(request: &Request, context: &OperatorContext, answers: &Answers) -> Step {
     review(request, |_| {
-        no_unknown_fields::<ServiceMeshMember>(request)?;
-        let member: ServiceMeshMember = read(&request.object)?;
+        let member = read_member(&request.object)?;
         let operator = &context.settings.operator_namespace;
         if request.operation == Operation::Update {
             let old: ServiceMeshMember = read(&request.old_object)?;
@@ -283,51 +282,6 @@ fn overlaps(request: &Request, roll: &ValidatedRoll, context: &OperatorContext) 
         }
     }
     errors
-}
-
-/// Fields that are there and that the type does not know.
-fn no_unknown_fields<T: DeserializeOwned + serde::Serialize>(request: &Request) -> Result<(), Halt> {
-    let typed: T = read(&request.object)?;
-    let typed = serde_json::to_value(typed).unwrap_or_default();
-    let mut unknown = Vec::new();
-    if let (Some(raw), Some(typed)) = (request.object.get("spec"), typed.get("spec")) {
-        unknown_fields("spec", raw, typed, &mut unknown);
-    }
-    let object = format!("{} {}/{}", request.kind.kind, request.namespace, request.name);
-    let errors: Vec<_> = unknown
-        .into_iter()
-        .map(|field| SpecError {
-            object: object.clone(),
-            field,
-            problem: Problem::UnknownField,
-        })
-        .collect();
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Halt::Invalids(errors))
-    }
-}
-
-fn unknown_fields(path: &str, raw: &Value, typed: &Value, unknown: &mut Vec<String>) {
-    match (raw, typed) {
-        (Value::Object(raw), Value::Object(typed)) => {
-            for (field, value) in raw {
-                let path = format!("{path}.{field}");
-                match typed.get(field) {
-                    Some(typed) => unknown_fields(&path, value, typed, unknown),
-                    None if value.is_null() => {}
-                    None => unknown.push(path),
-                }
-            }
-        }
-        (Value::Array(raw), Value::Array(typed)) => {
-            for (at, (raw, typed)) in raw.iter().zip(typed).enumerate() {
-                unknown_fields(&format!("{path}[{at}]"), raw, typed, unknown);
-            }
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]

@@ -939,7 +939,7 @@ fn an_object_that_does_not_fit_its_schema_is_told_apart() {
     assert_eq!(raw.metadata.name.as_deref(), Some("ours"));
     assert_eq!(
         raw.errors[0].to_string(),
-        "spec.hosts: must be of type array, not string"
+        "spec.hosts: must be of type array, not string; write a list"
     );
 }
 

@@ -52,8 +52,7 @@ fn every_error_is_told_with_object_field_reason_and_remedy() {
     assert_eq!(
         lines,
         [
-            "ServiceMeshControlPlane istio-system/basic: spec.gateways.ingres: there is no such field; remove it or \
-             correct its spelling",
+            "ServiceMeshControlPlane istio-system/basic: spec.gateways.ingres: unknown field; did you mean ingress?",
             "ServiceMeshControlPlane istio-system/basic: spec.version: there is no version `v9`; use `v1.0` or leave it out",
             "ServiceMeshControlPlane istio-system/basic: spec.policy.type: Mixer no longer exists; use `Istiod` or leave \
              it out",
@@ -68,7 +67,34 @@ fn every_error_is_told_with_object_field_reason_and_remedy() {
 
 #[test]
 fn a_wrong_type_is_refused() {
-    assert_eq!(errors(json!({"tracing": {"sampling": "all"}})), ["spec: wrong_shape"]);
+    let spec = json!({
+        "tracing": {"sampling": "all"},
+        "gateways": {"ingress": {"runtime": {"deployment": {"replicas": "two"}}}},
+        "profiles": "demo",
+        "mode": "clusterWide",
+    });
+    assert_eq!(
+        errors(spec.clone()),
+        [
+            "spec.gateways.ingress.runtime.deployment.replicas: wrong_shape",
+            "spec.mode: wrong_shape",
+            "spec.profiles: wrong_shape",
+            "spec.tracing.sampling: wrong_shape",
+        ]
+    );
+    let text = ValidatedMesh::check_raw(&smcp(spec), &settings())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.starts_with(
+            "ServiceMeshControlPlane istio-system/basic: spec.gateways.ingress.runtime.deployment.replicas: must be of \
+             type integer, not string; write a whole number, without quotes\n"
+        ),
+        "{text}"
+    );
+    // As Kubernetes does.
+    let whole = json!({"gateways": {"ingress": {"runtime": {"deployment": {"replicas": 2.0}}}}});
+    assert!(ValidatedMesh::check_raw(&smcp(whole), &settings()).is_ok());
 }
 
 #[test]
