@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Pause between requests, in milliseconds
     #[arg(long, default_value_t = 0)]
     pause: u64,
+    /// Go on for so long, however many requests that are
+    #[arg(long, conflicts_with = "requests")]
+    seconds: Option<f64>,
 }
 
 type HttpClient = Client<HttpConnector, Full<Bytes>>;
@@ -61,12 +64,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let client: HttpClient = builder.build(connector);
     let sent = Arc::new(AtomicU32::new(0));
+    let start = tokio::time::Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..args.concurrency.max(1) {
         let (args, client, sent) = (Arc::clone(&args), client.clone(), Arc::clone(&sent));
         tasks.spawn(async move {
             let mut seen = BTreeMap::new();
-            while sent.fetch_add(1, Ordering::Relaxed) < args.requests {
+            while match args.seconds {
+                Some(seconds) => start.elapsed().as_secs_f64() < seconds,
+                None => sent.fetch_add(1, Ordering::Relaxed) < args.requests,
+            } {
                 let line = one(&args, &client).await?;
                 if args.summary {
                     *seen.entry(line).or_insert(0_u64) += 1;

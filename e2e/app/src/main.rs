@@ -8,7 +8,11 @@ use clap::{Parser, Subcommand};
 mod behaviour;
 mod call;
 mod echo;
+mod kill;
+mod record;
 mod serve;
+mod smuggle;
+mod watch;
 
 #[derive(Parser)]
 #[command(
@@ -31,6 +35,12 @@ enum Command {
     Call(call::Args),
     /// Send a line over TCP and print what comes back
     Tcp(echo::ClientArgs),
+    /// Ask at a steady pace and print when the answer changes
+    Watch(watch::Args),
+    /// Send requests that can be understood in two ways, and check what comes of them
+    Smuggle(smuggle::Args),
+    /// Kill processes of other containers (in a privileged pod with the node's processes)
+    Kill(kill::Args),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -39,5 +49,8 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::Call(args) => call::run(args).await,
         Command::Tcp(args) => echo::run_client(args).await,
+        Command::Watch(args) => watch::run(args).await,
+        Command::Smuggle(args) => smuggle::run(args).await,
+        Command::Kill(args) => kill::run(args).await,
     }
 }

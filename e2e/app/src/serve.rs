@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 
 use crate::behaviour::{Behaviour, Outcome};
+use crate::record::Record;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -45,10 +46,14 @@ pub(crate) struct Args {
     /// The instance's name, as it shows in answers
     #[arg(long, env = "HOSTNAME", default_value = "localhost")]
     instance: String,
+    /// Remember every request; `/seen` tells of them, each once
+    #[arg(long)]
+    record: bool,
 }
 
 struct App {
     args: Args,
+    record: Record,
     behaviour: Behaviour,
     client: Client<HttpConnector, Full<Bytes>>,
 }
@@ -68,6 +73,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     connector.set_nodelay(true);
     let app = Arc::new(App {
         behaviour: Behaviour::new(Duration::from_millis(args.delay_ms), args.failure_percent),
+        record: Record::default(),
         client: Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector),
@@ -130,6 +136,8 @@ impl App {
                 text(StatusCode::OK, "following requests will return 200")
             }
             "/headers" => text(StatusCode::OK, &header_lines(request.headers())),
+            "/seen" if self.args.record => text(StatusCode::OK, &self.record.take()),
+            _ if self.args.record => self.recorded(request).await,
             "/echo" => {
                 let body = request
                     .into_body()
@@ -148,6 +156,16 @@ impl App {
                 ),
                 None => self.chain(request).await,
             },
+        }
+    }
+
+    async fn recorded(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.ok().map(|body| body.to_bytes().len());
+        self.record.add(&head.method, &head.uri, &head.headers, body);
+        match body {
+            Some(_) => text(StatusCode::OK, "recorded"),
+            None => text(StatusCode::BAD_REQUEST, "the request body broke off"),
         }
     }
 

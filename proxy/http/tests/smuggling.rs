@@ -9,7 +9,7 @@
 #[path = "smuggling/cases.rs"]
 mod cases;
 
-use cases::{CASES, Expect};
+use cases::{Expect, cases};
 use mizzen_http::{BodyReader, Framing, HeadError, Limits, Parsed, RequestParser};
 
 /// Reads requests as a server does from bytes that arrive `step` at a time.
@@ -43,9 +43,11 @@ fn serve(bytes: &[u8], step: usize) -> Result<usize, Expect> {
 
 #[test]
 fn every_case_is_answered_as_the_table_says() {
-    for case in CASES {
+    let cases = cases();
+    assert!(cases.len() > 80, "{} cases", cases.len());
+    for case in cases {
         for step in [usize::MAX / 2, 7, 1] {
-            let seen = serve(case.bytes, step).map_or_else(|refused| refused, Expect::Accepted);
+            let seen = serve(&case.bytes, step).map_or_else(|refused| refused, Expect::Accepted);
             assert_eq!(seen, case.expect, "{} in steps of {step}", case.name);
         }
     }
@@ -53,10 +55,11 @@ fn every_case_is_answered_as_the_table_says() {
 
 #[test]
 fn case_names_are_unique() {
-    let mut names: Vec<_> = CASES.iter().map(|case| case.name).collect();
+    let mut names: Vec<_> = cases().iter().map(|case| case.name).collect();
     names.sort_unstable();
+    let all = names.len();
     names.dedup();
-    assert_eq!(names.len(), CASES.len());
+    assert_eq!(names.len(), all);
 }
 
 fn fault(bytes: &[u8]) -> HeadError {
