@@ -4,6 +4,8 @@
 //! `N passed, N failed, N skipped`. It uses the product as its users do, through commands and manifests, and never links it.
 
 mod cluster;
+mod csr;
+mod kill;
 mod mesh;
 mod run;
 mod scenario;
@@ -93,20 +95,20 @@ async fn run_all(args: Args) -> anyhow::Result<u32> {
                 .iter()
                 .filter(|plane| scenario.data_planes.contains(plane))
             {
-                let namespace = plane.namespace();
-                let outcome = run::scenario(&cluster, scenario, &namespace);
+                let outcome = run::scenario(&cluster, scenario, *plane);
                 if !tally.time(&scenario.name, plane.name(), outcome).await {
-                    cluster.describe_trouble(&namespace).await;
+                    cluster.describe_trouble(&plane.namespace()).await;
                 }
             }
         }
         for scenario in chosen.iter().filter(|scenario| scenario.scope == Scope::Cluster) {
-            let namespace = args
-                .data_plane
-                .first()
-                .map_or_else(|| "tutorial".to_owned(), DataPlane::namespace);
+            // Where both data planes serve one chain of calls, if that is among them.
+            let plane = args.data_plane.iter().find(|plane| **plane == DataPlane::Mixed);
+            let Some(plane) = plane.or(args.data_plane.first()) else {
+                continue;
+            };
             if !tally
-                .time(&scenario.name, "cluster", run::scenario(&cluster, scenario, &namespace))
+                .time(&scenario.name, "cluster", run::scenario(&cluster, scenario, *plane))
                 .await
             {
                 cluster.describe_trouble("istio-system").await;

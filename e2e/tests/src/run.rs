@@ -1,20 +1,25 @@
 //! Runs the steps of one scenario and holds what is seen against what is expected.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use regex::Regex;
 
 use crate::cluster::{Cluster, Output, names_namespaces};
-use crate::scenario::{Action, Call, Expect, Scenario, Step};
+use crate::scenario::{Action, Call, DataPlane, Expect, Scenario, Step};
+use crate::{csr, kill};
 
 /// Runs a scenario's steps in order, then its clean-up, and deletes what it applied.
-pub(crate) async fn scenario(cluster: &Cluster, scenario: &Scenario, namespace: &str) -> anyhow::Result<()> {
+pub(crate) async fn scenario(cluster: &Cluster, scenario: &Scenario, plane: DataPlane) -> anyhow::Result<()> {
     let run = Run {
         cluster,
         scenario,
-        namespace,
+        plane,
+        namespace: &plane.namespace(),
         gateway: cluster.gateway().await?,
+        remembered: RefCell::default(),
     };
     let mut outcome = run.steps(&scenario.steps).await;
     let cleaned = async {
@@ -31,8 +36,11 @@ pub(crate) async fn scenario(cluster: &Cluster, scenario: &Scenario, namespace: 
 struct Run<'a> {
     cluster: &'a Cluster,
     scenario: &'a Scenario,
+    plane: DataPlane,
     namespace: &'a str,
     gateway: String,
+    /// What steps printed, by the name that they gave it.
+    remembered: RefCell<BTreeMap<String, String>>,
 }
 
 impl Run<'_> {
@@ -51,7 +59,12 @@ impl Run<'_> {
         let end = Instant::now() + Duration::from_secs(step.within);
         loop {
             let output = self.act(&step.action).await?;
-            let Err(error) = check(&step.expect, &output, |text| self.fill(text)) else {
+            let seen = check(&step.expect, &output, |text| self.fill(text))
+                .and_then(|()| compare(&step.expect, &output, &self.remembered.borrow()));
+            let Err(error) = seen else {
+                if let Some(name) = &step.remember {
+                    self.remembered.borrow_mut().insert(name.clone(), output.text);
+                }
                 return Ok(());
             };
             if Instant::now() >= end {
@@ -87,6 +100,10 @@ impl Run<'_> {
                     .await
             }
             Action::Call(call) => self.call(call).await,
+            Action::Csr(asked) => {
+                let asks = asked.asks.as_ref().map(|asks| self.fill(asks));
+                csr::ask(self.cluster, self.namespace, asked, asks.as_deref()).await
+            }
             Action::Ready(namespace) => {
                 let namespace = self.fill(namespace);
                 self.cluster.wait_ready(&namespace, Duration::from_secs(120)).await?;
@@ -99,6 +116,18 @@ impl Run<'_> {
     }
 
     async fn call(&self, call: &Call) -> anyhow::Result<Output> {
+        match &call.killing {
+            None => self.requests(call).await,
+            Some(killing) => {
+                let pods_of = self.fill(&killing.namespace);
+                let kills = kill::run(self.cluster, self.namespace, &pods_of, killing);
+                let (output, ()) = tokio::try_join!(self.requests(call), kills)?;
+                Ok(output)
+            }
+        }
+    }
+
+    async fn requests(&self, call: &Call) -> anyhow::Result<Output> {
         let args: Vec<_> = call.args.iter().map(|arg| self.fill(arg)).collect();
         let args: Vec<_> = args.iter().map(String::as_str).collect();
         if call.from == "gateway" {
@@ -142,7 +171,14 @@ impl Run<'_> {
     }
 
     fn fill(&self, text: &str) -> String {
+        let (client, server) = self.plane.ends();
+        let mut text = text.to_owned();
+        for (name, printed) in self.remembered.borrow().iter() {
+            text = text.replace(&format!("${{{name}}}"), printed.trim());
+        }
         text.replace("$NS", self.namespace)
+            .replace("$CLIENT_PLANE", client)
+            .replace("$SERVER_PLANE", server)
             .replace("$GATEWAY", &self.gateway)
             .replace("$FOLDER", &self.scenario.folder.to_string_lossy())
     }
@@ -190,6 +226,18 @@ fn check(expect: &Expect, output: &Output, fill: impl Fn(&str) -> String) -> any
             shown()
         );
     }
+    for (pattern, least) in &expect.distinct {
+        let regex = Regex::new(&fill(pattern))?;
+        let found: BTreeSet<_> = lines
+            .iter()
+            .filter_map(|line| Some(regex.captures(line)?.get(1)?.as_str()))
+            .collect();
+        ensure!(
+            found.len() >= *least,
+            "'{pattern}' finds {} different texts, not {least}: {found:?}",
+            found.len()
+        );
+    }
     for (pattern, [least, most]) in &expect.shares {
         ensure!(!lines.is_empty(), "nothing was printed");
         let regex = Regex::new(&fill(pattern))?;
@@ -201,6 +249,26 @@ fn check(expect: &Expect, output: &Output, fill: impl Fn(&str) -> String) -> any
             "'{pattern}' is on {percent:.1} % of {} lines, not {least} to {most} % (another line: {odd})",
             lines.len()
         );
+    }
+    Ok(())
+}
+
+/// Holds the output against what earlier steps printed.
+fn compare(expect: &Expect, output: &Output, remembered: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    let earlier = |name: &String| {
+        let text = remembered.get(name);
+        text.with_context(|| format!("no step before this one remembers '{name}'"))
+    };
+    if let Some(name) = &expect.same {
+        let before = earlier(name)?;
+        ensure!(
+            output.text == *before,
+            "'{name}' was\n{before}\nand is\n{}",
+            output.text
+        );
+    }
+    if let Some(name) = &expect.differs {
+        ensure!(output.text != *earlier(name)?, "'{name}' is still\n{}", output.text);
     }
     Ok(())
 }
@@ -257,5 +325,34 @@ mod tests {
         assert!(check(&expect, &printed("200 a\n200 b\n"), str::to_owned).is_ok());
         assert!(check(&expect, &printed("200 a\n503 b\n"), str::to_owned).is_err());
         assert!(check(&expect, &printed("\n"), str::to_owned).is_err());
+    }
+
+    #[test]
+    fn different_texts_are_counted_once_each() {
+        let expect = |least| Expect {
+            distinct: [("Hash=([0-9a-f]+)".to_owned(), least)].into(),
+            ..Expect::default()
+        };
+        let output = printed("200 Hash=0a;\n200 Hash=0b;\n200 Hash=0a;\n");
+        assert!(check(&expect(2), &output, str::to_owned).is_ok());
+        assert!(check(&expect(3), &output, str::to_owned).is_err());
+    }
+
+    #[test]
+    fn what_was_remembered_is_compared() {
+        let remembered = [("leader".to_owned(), "pod-a".to_owned())].into();
+        let same = Expect {
+            same: Some("leader".to_owned()),
+            ..Expect::default()
+        };
+        let differs = Expect {
+            differs: Some("leader".to_owned()),
+            ..Expect::default()
+        };
+        assert!(compare(&same, &printed("pod-a"), &remembered).is_ok());
+        assert!(compare(&same, &printed("pod-b"), &remembered).is_err());
+        assert!(compare(&differs, &printed("pod-b"), &remembered).is_ok());
+        assert!(compare(&differs, &printed("pod-a"), &remembered).is_err());
+        assert!(compare(&differs, &printed("pod-a"), &BTreeMap::new()).is_err());
     }
 }

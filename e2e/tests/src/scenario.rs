@@ -65,6 +65,15 @@ impl DataPlane {
         format!("e2e-{}", self.name())
     }
 
+    /// The sidecars of the two ends of a call, where a scenario brings applications of its own.
+    pub(crate) fn ends(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Native => ("native", "native"),
+            Self::Envoy => ("envoy", "envoy"),
+            Self::Mixed => ("native", "envoy"),
+        }
+    }
+
     /// Which sidecar an application of the tutorial gets here.
     pub(crate) fn sidecar_of(&self, app: &str) -> &'static str {
         match self {
@@ -76,8 +85,9 @@ impl DataPlane {
     }
 }
 
-/// `$NS` in any text is the namespace of the data plane, `$GATEWAY` the ingress gateway's address as host:port, `$FOLDER`
-/// the scenario's own folder.
+/// `$NS` in any text is the namespace of the data plane, `$CLIENT_PLANE` and `$SERVER_PLANE` what the sidecars there are at the
+/// two ends of a call (`native` or `envoy`), `$GATEWAY` the ingress gateway's address as host:port, `$FOLDER` the scenario's own
+/// folder, and `${NAME}` what the step printed that was remembered under this name.
 #[derive(Deserialize, Debug)]
 #[serde(try_from = "RawStep")]
 pub(crate) struct Step {
@@ -89,6 +99,8 @@ pub(crate) struct Step {
     pub(crate) expect: Expect,
     /// What this step applies stays after the scenario.
     pub(crate) keep: bool,
+    /// The name under which later steps know what this one printed.
+    pub(crate) remember: Option<String>,
 }
 
 #[derive(Debug)]
@@ -103,6 +115,8 @@ pub(crate) enum Action {
     Mizzen(Vec<String>),
     /// Requests of the sample program's client
     Call(Call),
+    /// A certificate signing request to the control plane
+    Csr(Csr),
     /// Waits until all pods of this namespace are ready and none is left over from an earlier version
     Ready(String),
 }
@@ -117,6 +131,7 @@ struct RawStep {
     kubectl: Option<Vec<String>>,
     mizzen: Option<Vec<String>>,
     call: Option<Call>,
+    csr: Option<Csr>,
     ready: Option<String>,
     #[serde(default)]
     within: u64,
@@ -124,6 +139,7 @@ struct RawStep {
     expect: Expect,
     #[serde(default)]
     keep: bool,
+    remember: Option<String>,
 }
 
 impl TryFrom<RawStep> for Step {
@@ -136,6 +152,7 @@ impl TryFrom<RawStep> for Step {
             raw.kubectl.map(Action::Kubectl),
             raw.mizzen.map(Action::Mizzen),
             raw.call.map(Action::Call),
+            raw.csr.map(Action::Csr),
             raw.ready.map(Action::Ready),
         ]
         .into_iter()
@@ -147,8 +164,9 @@ impl TryFrom<RawStep> for Step {
                 within: raw.within,
                 expect: raw.expect,
                 keep: raw.keep,
+                remember: raw.remember,
             }),
-            _ => Err("a step is exactly one of apply, delete, kubectl, mizzen, call, ready".to_owned()),
+            _ => Err("a step is exactly one of apply, delete, kubectl, mizzen, call, csr, ready".to_owned()),
         }
     }
 }
@@ -160,6 +178,52 @@ pub(crate) struct Call {
     pub(crate) from: String,
     /// The client's arguments: `call http://… -n 100`, `tcp host:port`
     pub(crate) args: Vec<String>,
+    /// What is killed meanwhile.
+    pub(crate) killing: Option<Killing>,
+}
+
+/// Processes that get SIGKILL, and again as soon as they are back, while a call runs. Needs the DaemonSet `killer` of
+/// `e2e/scenarios/faults` in the scenario's namespace.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Killing {
+    /// The label of the pods.
+    pub(crate) pods: String,
+    /// Their namespace.
+    #[serde(default = "own_namespace")]
+    pub(crate) namespace: String,
+    /// The container whose first process it is.
+    pub(crate) container: String,
+    /// Not the container's first process, but those of this name.
+    pub(crate) program: Option<String>,
+    /// How long it goes on.
+    pub(crate) seconds: u32,
+    /// So many kills at least, else the step shows nothing.
+    pub(crate) least: usize,
+}
+
+fn own_namespace() -> String {
+    "$NS".to_owned()
+}
+
+/// Asks the running control plane for a certificate, and prints the names in it.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Csr {
+    /// The service account in `$NS` whose token is shown; without one no token is.
+    pub(crate) account: Option<String>,
+    /// For whom the token is made.
+    #[serde(default = "mesh_audience")]
+    pub(crate) audience: String,
+    /// Whether the token has been revoked: it is bound to a Secret, which is deleted before the token is used.
+    #[serde(default)]
+    pub(crate) revoked: bool,
+    /// The identity that the request asks for; without one it asks for none.
+    pub(crate) asks: Option<String>,
+}
+
+fn mesh_audience() -> String {
+    "istio-ca".to_owned()
 }
 
 /// What the output must be. An empty one only asks the command to succeed.
@@ -178,6 +242,12 @@ pub(crate) struct Expect {
     pub(crate) shares: BTreeMap<String, [f64; 2]>,
     /// Exactly this many lines.
     pub(crate) lines: Option<usize>,
+    /// Per regular expression how many different texts its first group has at least.
+    pub(crate) distinct: BTreeMap<String, usize>,
+    /// What is printed is what the step printed that was remembered under this name.
+    pub(crate) same: Option<String>,
+    /// What is printed is not that.
+    pub(crate) differs: Option<String>,
 }
 
 impl Scenario {
