@@ -1,4 +1,5 @@
-//! Ends processes of other containers with SIGKILL, again and again, as a crash or a lack of memory would.
+//! Ends processes of other containers with SIGKILL, again and again, as a crash or a lack of memory would; or stops them for a
+//! while, as a machine that is suspended or overloaded would.
 //!
 //! A container's first process cannot be killed from inside its own process namespace, so this runs in a pod that shares the
 //! node's (`hostPID`, privileged). Which process belongs to which container is read from its mount table: the kubelet mounts
@@ -28,32 +29,54 @@ pub(crate) struct Args {
     /// Go on for so long
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// Stop them for that time instead, then let them go on
+    #[arg(long)]
+    stop: bool,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let start = Instant::now();
     let end = start + Duration::from_secs_f64(args.seconds);
+    let first = if args.stop { Signal::STOP } else { Signal::KILL };
+    let mut stopped = Vec::new();
     loop {
-        for pid in processes()? {
-            let folder = Path::new("/proc").join(pid.to_string());
-            // Processes end while they are looked at.
-            let Ok(found) = describe(&folder) else { continue };
-            if !wanted(&args, &found) {
+        for (pid, name) in found(&args)? {
+            if stopped.contains(&pid) || !send(pid, first)? {
                 continue;
             }
-            let Some(process) = Pid::from_raw(pid) else { continue };
-            match kill_process(process, Signal::KILL) {
-                Ok(()) => println!("killed {pid} {} after {} ms", found.name, start.elapsed().as_millis()),
-                Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot kill {pid}; the pod must be privileged"));
-                }
+            let what = if args.stop { "stopped" } else { "killed" };
+            println!("{what} {name} after {} ms", start.elapsed().as_millis());
+            if args.stop {
+                stopped.push(pid);
             }
         }
         if Instant::now() >= end {
-            return Ok(());
+            break;
         }
         tokio::time::sleep(EVERY).await;
+    }
+    for pid in stopped {
+        send(pid, Signal::CONT)?;
+    }
+    Ok(())
+}
+
+/// The processes that are meant, and their names.
+fn found(args: &Args) -> anyhow::Result<Vec<(Pid, String)>> {
+    let described = processes()?.into_iter().filter_map(|pid| {
+        // Processes end while they are looked at.
+        let process = describe(&Path::new("/proc").join(pid.to_string())).ok()?;
+        wanted(args, &process).then_some((Pid::from_raw(pid)?, process.name))
+    });
+    Ok(described.collect())
+}
+
+/// Whether there was such a process.
+fn send(pid: Pid, signal: Signal) -> anyhow::Result<bool> {
+    match kill_process(pid, signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("no signal to {pid}; the pod must be privileged")),
     }
 }
 
@@ -105,6 +128,7 @@ mod tests {
             container: "app".to_owned(),
             program: program.map(str::to_owned),
             seconds: 1.0,
+            stop: false,
         }
     }
 

@@ -139,7 +139,11 @@ impl Run<'_> {
     }
 
     async fn delete(&self, file: &str) -> anyhow::Result<Output> {
-        let path = std::env::temp_dir().join(format!("mizzen-e2e-{}-{file}", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "mizzen-e2e-{}-{file}",
+            std::process::id(),
+            file = file.replace('/', "-")
+        ));
         let manifest = self.manifest(file)?;
         std::fs::write(&path, &manifest)?;
         let path_text = path.to_string_lossy().into_owned();

@@ -198,6 +198,9 @@ pub(crate) struct Killing {
     pub(crate) program: Option<String>,
     /// How long it goes on.
     pub(crate) seconds: u32,
+    /// They are stopped for that time instead, and go on afterwards.
+    #[serde(default)]
+    pub(crate) stop: bool,
     /// So many kills at least, else the step shows nothing.
     pub(crate) least: usize,
 }
