@@ -4,74 +4,160 @@
 //! compact [`Schema`] and what it decides: pruning, defaulting, validation with the messages of Kubernetes 1.33, and the list and
 //! map types that patches and server-side apply merge by. Never: I/O, a clock, an object it has not been given.
 
+use parking_lot::RwLock;
 use serde_json::Value;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
+mod cel;
 pub mod crd;
+mod decode;
 mod error;
+mod format;
+mod json;
+mod node;
+mod prune;
+#[cfg(test)]
+mod tests;
+mod validate;
 
 pub use error::{ErrorKind, FieldError};
+pub use json::parse as parse_json;
+pub(crate) use node::{Field, Kind, ListType};
 
 /// The named schemas of the built-in kinds; a schema refers to others by name, also to itself.
 #[derive(Debug, Default)]
-pub struct Definitions {}
+pub struct Definitions {
+    slots: RwLock<HashMap<Box<str>, Arc<Slot>>>,
+}
+
+/// A named schema, which may be referred to before it is loaded.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    schema: OnceLock<Schema>,
+}
 
 impl Definitions {
     /// Adds `components.schemas` of an OpenAPI v3 document; a name that is there already keeps its schema.
     pub fn load(&self, document: &Value) {
-        let _ = document;
-        todo!()
+        let Some(Value::Object(schemas)) = document.pointer("/components/schemas") else {
+            return;
+        };
+        for (name, raw) in schemas {
+            let slot = self.slot(name);
+            if slot.schema.get().is_none() {
+                let _ = slot.schema.set(Schema(Arc::new(node::builtin(Some(name), raw, self))));
+            }
+        }
     }
 
     /// The schema of that name, such as `io.k8s.api.apps.v1.Deployment`.
     pub fn schema(&self, name: &str) -> Option<Schema> {
-        let _ = name;
-        todo!()
+        self.slots.read().get(name).and_then(|slot| slot.schema.get().cloned())
+    }
+
+    fn slot(&self, name: &str) -> Arc<Slot> {
+        if let Some(slot) = self.slots.read().get(name) {
+            return Arc::clone(slot);
+        }
+        let slot = Arc::new(Slot::default());
+        Arc::clone(self.slots.write().entry(name.into()).or_insert(slot))
     }
 }
 
 /// The shape of a value. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Schema {}
+#[derive(Clone)]
+pub struct Schema(Arc<node::Node>);
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A schema may contain itself.
+        f.debug_struct("Schema")
+            .field("name", &self.0.name)
+            .field("kind", &self.0.kind)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Schema {
     /// The schema of a custom resource version from its `openAPIV3Schema`; `None` preserves everything. `apiVersion`, `kind` and
     /// `metadata` are added as the server does.
     pub fn from_crd(open_api: Option<&Value>) -> Schema {
-        let _ = open_api;
-        todo!()
+        Schema(Arc::new(node::custom_root(open_api)))
     }
 
-    /// Removes what the schema does not know (and `null` where the kind does not keep it) and returns the paths removed, such as
-    /// `spec.template.foo`, in the wording of `unknown field "…"` (caller adds the words).
+    /// The schema that knows nothing and keeps everything.
+    pub(crate) fn any() -> &'static Schema {
+        static ANY: OnceLock<Schema> = OnceLock::new();
+        ANY.get_or_init(|| Schema(Arc::new(node::Node::default())))
+    }
+
+    /// Removes what the schema does not know and returns the removed paths, such as `spec.template.foo` (the caller adds the words
+    /// `unknown field "…"`). Of a built-in kind it also removes what the server does not store: `null`, and empty lists, maps and
+    /// texts of optional fields.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
-        let _ = object;
-        todo!()
+        prune::prune(self, object)
     }
 
     /// Sets the schema's defaults where a field is missing. Custom resources only: the schemas of built-in kinds tell few of
     /// their defaults.
     pub fn set_defaults(&self, object: &mut Value) {
-        let _ = object;
-        todo!()
+        prune::set_defaults(self, object);
     }
 
     /// What is wrong with `new`, in the order in which the server reports it. `old` is the object before an update: transition
     /// rules compare with it and what was wrong and unchanged is let through (ratcheting).
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let _ = (new, old);
-        todo!()
+        validate::validate(self, new, old)
     }
 
     /// For built-in kinds: the error with which the server's decoder refuses a value of the wrong type, such as
     /// `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
     pub fn decode_error(&self, object: &Value) -> Option<String> {
-        let _ = object;
-        todo!()
+        decode::error(self, object)
     }
-}
 
-/// A JSON text with the paths of its duplicate fields (`fieldValidation`), the last value of each kept. The error is the parser's.
-pub fn parse_json(text: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
-    let _ = text;
-    todo!()
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// How a key of an object is described; `None` where the schema does not know it.
+    pub(crate) fn field(&self, name: &str) -> Option<Field<'_>> {
+        self.0.field(name)
+    }
+
+    /// Whether a key is one of the schema's own, not one of a map's.
+    pub(crate) fn declares(&self, name: &str) -> bool {
+        self.0.property(name).is_some()
+    }
+
+    /// The struct fields that the server's types always have, also when they are empty.
+    pub(crate) fn is_always_there(&self, name: &str) -> bool {
+        let default = self.0.property(name).and_then(node::Child::default);
+        self.0.builtin
+            && default
+                .and_then(Value::as_object)
+                .is_some_and(serde_json::Map::is_empty)
+    }
+
+    /// How the items of a list are described.
+    pub(crate) fn items(&self) -> &Schema {
+        self.0.items.as_ref().map_or(Schema::any(), node::Child::schema)
+    }
+
+    /// How a list is merged.
+    pub(crate) fn list_type(&self) -> &ListType {
+        &self.0.list
+    }
+
+    /// Whether a map is owned and replaced as a whole.
+    pub(crate) fn is_atomic_map(&self) -> bool {
+        self.0.atomic_map
+    }
+
+    /// The key by which a strategic merge patch merges a list; empty for a list of scalars; `None` where it replaces.
+    pub(crate) fn patch_merge_key(&self) -> Option<&str> {
+        self.0.patch_merge_key.as_deref()
+    }
 }

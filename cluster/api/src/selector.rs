@@ -3,7 +3,14 @@
 //! In: the text of a query parameter or a `LabelSelector` object. Out: a selector that matches labels or fields, or the server's
 //! error. Never: I/O.
 
+use crate::schema::crd::is_subdomain;
 use serde_json::{Map, Value};
+
+mod lexer;
+#[cfg(test)]
+mod tests;
+
+use lexer::{Token, scan};
 
 /// A text that is no selector; the message is the server's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -12,64 +19,544 @@ pub struct SelectorError(pub String);
 
 /// What labels must be like; the default matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LabelSelector {}
+pub struct LabelSelector {
+    requirements: Vec<Requirement>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Requirement {
+    key: String,
+    rule: Rule,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rule {
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    Exists,
+    DoesNotExist,
+    GreaterThan(i64),
+    LessThan(i64),
+}
 
 impl LabelSelector {
     /// Parses `a=b,c in (d,e),!f`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let _ = text;
-        todo!()
+        let mut parser = Parser {
+            tokens: scan(text),
+            position: 0,
+        };
+        let requirements = parser.requirements().map_err(SelectorError)?;
+        Ok(Self { requirements })
     }
 
     /// From a `metav1.LabelSelector`; empty matches everything (what `null` means is the caller's).
     pub fn from_object(object: &Value) -> Result<Self, SelectorError> {
-        let _ = object;
-        todo!()
+        let mut requirements = Vec::new();
+        for (key, value) in object
+            .get("matchLabels")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            let values = vec![value.as_str().unwrap_or_default().to_owned()];
+            requirements.push(Requirement::new(key, Rule::In(values)).map_err(SelectorError)?);
+        }
+        for expression in object
+            .get("matchExpressions")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            let key = expression.get("key").and_then(Value::as_str).unwrap_or_default();
+            let values: Vec<String> = expression
+                .get("values")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|value| value.as_str().map(str::to_owned))
+                .collect();
+            let rule = match expression.get("operator").and_then(Value::as_str).unwrap_or_default() {
+                "In" => Rule::In(values),
+                "NotIn" => Rule::NotIn(values),
+                "Exists" => Rule::Exists,
+                "DoesNotExist" => Rule::DoesNotExist,
+                other => {
+                    return Err(SelectorError(format!(
+                        "{other:?} is not a valid label selector operator"
+                    )));
+                }
+            };
+            requirements.push(Requirement::new(key, rule).map_err(SelectorError)?);
+        }
+        Ok(Self { requirements })
     }
 
     /// Whether an object's labels match; no labels are an empty map.
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        let _ = labels;
-        todo!()
+        self.requirements.iter().all(|requirement| {
+            let value = labels
+                .and_then(|labels| labels.get(&requirement.key))
+                .and_then(Value::as_str);
+            match &requirement.rule {
+                Rule::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
+                Rule::NotIn(values) => value.is_none_or(|value| !values.iter().any(|v| v == value)),
+                Rule::Exists => value.is_some(),
+                Rule::DoesNotExist => value.is_none(),
+                Rule::GreaterThan(limit) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *limit),
+                Rule::LessThan(limit) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *limit),
+            }
+        })
     }
 
     /// Whether it matches everything.
     pub fn is_empty(&self) -> bool {
-        todo!()
+        self.requirements.is_empty()
     }
+}
+
+impl Requirement {
+    fn new(key: &str, rule: Rule) -> Result<Self, String> {
+        let mut errors: Vec<String> = key_error(key)
+            .map(|detail| format!("key: Invalid value: {key:?}: {detail}"))
+            .into_iter()
+            .collect();
+        if let Rule::In(values) | Rule::NotIn(values) = &rule {
+            if values.is_empty() {
+                errors.push(
+                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned(),
+                );
+            }
+            for (index, value) in values.iter().enumerate() {
+                if let Some(detail) = value_error(value) {
+                    errors.push(format!("values[{index}][{key}]: Invalid value: {value:?}: {detail}"));
+                }
+            }
+        }
+        match errors.as_slice() {
+            [] => Ok(Self {
+                key: key.to_owned(),
+                rule,
+            }),
+            [error] => Err(error.clone()),
+            several => Err(format!("[{}]", several.join(", "))),
+        }
+    }
+}
+
+/// The grammar of the text form, by recursive descent.
+struct Parser {
+    tokens: Vec<(Token, String)>,
+    position: usize,
+}
+
+impl Parser {
+    /// The next token; `in` and `notin` are words wherever a value or a key may stand.
+    fn peek(&self, is_operator: bool) -> (Token, &str) {
+        let (token, text) = self
+            .tokens
+            .get(self.position)
+            .map_or((Token::End, ""), |(t, text)| (*t, text.as_str()));
+        match token {
+            Token::In | Token::NotIn if !is_operator => (Token::Word, text),
+            other => (other, text),
+        }
+    }
+
+    fn next(&mut self, is_operator: bool) -> (Token, String) {
+        let (token, text) = self.peek(is_operator);
+        let text = text.to_owned();
+        self.position += 1;
+        (token, text)
+    }
+
+    fn requirements(&mut self) -> Result<Vec<Requirement>, String> {
+        let mut all = Vec::new();
+        loop {
+            match self.peek(false) {
+                (Token::Word | Token::Not, _) => {
+                    let one = self
+                        .requirement()
+                        .map_err(|error| format!("unable to parse requirement: {error}"))?;
+                    all.push(one);
+                    match self.next(false) {
+                        (Token::End, _) => return Ok(all),
+                        (Token::Comma, _) => match self.peek(false) {
+                            (Token::Word | Token::Not, _) => {}
+                            (_, text) => return Err(format!("found '{text}', expected: identifier after ','")),
+                        },
+                        (_, text) => return Err(format!("found '{text}', expected: ',' or 'end of string'")),
+                    }
+                }
+                (Token::End, _) => return Ok(all),
+                (_, text) => return Err(format!("found '{text}', expected: !, identifier, or 'end of string'")),
+            }
+        }
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, String> {
+        let (mut token, mut key) = self.next(false);
+        let negated = token == Token::Not;
+        if negated {
+            (token, key) = self.next(false);
+        }
+        if token != Token::Word {
+            return Err(format!("found '{key}', expected: identifier"));
+        }
+        if let Some(detail) = key_error(&key) {
+            return Err(format!("<nil>: Invalid value: {key:?}: {detail}"));
+        }
+        if negated {
+            return Requirement::new(&key, Rule::DoesNotExist);
+        }
+        if matches!(self.peek(false).0, Token::End | Token::Comma) {
+            return Requirement::new(&key, Rule::Exists);
+        }
+        let rule = match self.next(true) {
+            (Token::In, _) => Rule::In(self.values()?),
+            (Token::NotIn, _) => Rule::NotIn(self.values()?),
+            (Token::Equals | Token::DoubleEquals, _) => Rule::In(vec![self.exact_value()?]),
+            (Token::NotEquals, _) => Rule::NotIn(vec![self.exact_value()?]),
+            (Token::Greater, _) => Rule::GreaterThan(number(&self.exact_value()?)?),
+            (Token::Less, _) => Rule::LessThan(number(&self.exact_value()?)?),
+            (_, text) => return Err(format!("found '{text}', expected: in, notin, =, ==, !=, gt, lt")),
+        };
+        Requirement::new(&key, rule)
+    }
+
+    fn values(&mut self) -> Result<Vec<String>, String> {
+        match self.next(false) {
+            (Token::Open, _) => {}
+            (_, text) => return Err(format!("found '{text}' expected: '('")),
+        }
+        let mut values: Vec<String> = Vec::new();
+        match self.peek(false) {
+            (Token::Close, _) => {
+                self.position += 1;
+                return Ok(vec![String::new()]);
+            }
+            (Token::Word | Token::Comma, _) => {}
+            (_, text) => return Err(format!("found '{text}', expected: ',', ')' or identifier")),
+        }
+        // An empty place between commas or parentheses is the empty value.
+        let mut pending = true;
+        loop {
+            match self.next(false) {
+                (Token::Word, text) => {
+                    values.push(text);
+                    pending = false;
+                    match self.peek(false) {
+                        (Token::Comma | Token::Close, _) => {}
+                        (_, text) => return Err(format!("found '{text}', expected: ',' or ')'")),
+                    }
+                }
+                (Token::Comma, _) => {
+                    if pending {
+                        values.push(String::new());
+                    }
+                    pending = true;
+                }
+                (Token::Close, _) => {
+                    if pending {
+                        values.push(String::new());
+                    }
+                    values.sort();
+                    values.dedup();
+                    return Ok(values);
+                }
+                (_, text) => return Err(format!("found '{text}', expected: ',', or identifier")),
+            }
+        }
+    }
+
+    fn exact_value(&mut self) -> Result<String, String> {
+        if matches!(self.peek(false).0, Token::End | Token::Comma) {
+            return Ok(String::new());
+        }
+        match self.next(false) {
+            (Token::Word, text) => Ok(text),
+            (_, text) => Err(format!("found '{text}', expected: identifier")),
+        }
+    }
+}
+
+fn number(text: &str) -> Result<i64, String> {
+    let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
+    text.parse()
+        .map_err(|_| format!("values[0]: Invalid value: {text:?}: {detail}"))
+}
+
+const NAME_PART: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+                         alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+                         '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+
+/// What is wrong with a label key: `[prefix/]name`.
+pub(crate) fn key_error(key: &str) -> Option<String> {
+    let (prefix, name) = match key.split_once('/') {
+        None => (None, key),
+        Some((prefix, name)) if !name.contains('/') => (Some(prefix), name),
+        Some(_) => {
+            return Some(
+                "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+                 alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+                 '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. \
+                 'example.com/MyName')"
+                    .to_owned(),
+            );
+        }
+    };
+    let mut errors = Vec::new();
+    match prefix {
+        Some("") => errors.push("prefix part must be non-empty".to_owned()),
+        Some(prefix) if !is_subdomain(prefix) => errors.push(format!("prefix part {}", crate::schema::crd::SUBDOMAIN)),
+        _ => {}
+    }
+    if name.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    } else if name.len() > 63 {
+        errors.push("name part must be no more than 63 bytes".to_owned());
+    }
+    if !is_word(name) {
+        errors.push(NAME_PART.to_owned());
+    }
+    (!errors.is_empty()).then(|| errors.join("; "))
+}
+
+/// What is wrong with a label value.
+pub(crate) fn value_error(value: &str) -> Option<String> {
+    let mut errors = Vec::new();
+    if value.len() > 63 {
+        errors.push("must be no more than 63 bytes");
+    }
+    if !value.is_empty() && !is_word(value) {
+        errors.push(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and \
+             end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
+             '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+        );
+    }
+    (!errors.is_empty()).then(|| errors.join("; "))
+}
+
+fn is_word(text: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    edge(text.chars().next())
+        && edge(text.chars().next_back())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 /// What fields must be equal or unequal to; the default matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FieldSelector {}
+pub struct FieldSelector {
+    terms: Vec<Term>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Term {
+    field: String,
+    value: String,
+    equal: bool,
+}
 
 impl FieldSelector {
     /// Parses `metadata.name=x,status.phase!=Running`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let _ = text;
-        todo!()
+        let mut terms = Vec::new();
+        for part in split_terms(text) {
+            if part.is_empty() {
+                continue;
+            }
+            let operator = ["!=", "==", "="]
+                .iter()
+                .filter_map(|operator| part.find(operator).map(|at| (at, *operator)))
+                .min_by_key(|(at, operator)| (*at, std::cmp::Reverse(operator.len())));
+            let Some((at, operator)) = operator else {
+                return Err(SelectorError(format!(
+                    "invalid selector: '{text}'; can't understand '{part}'"
+                )));
+            };
+            let (field, rest) = part.split_at(at);
+            let value = unescape(rest.get(operator.len()..).unwrap_or_default())?;
+            let field = if field == "spec.host" { "spec.nodeName" } else { field };
+            terms.push(Term {
+                field: field.to_owned(),
+                value,
+                equal: operator != "!=",
+            });
+        }
+        Ok(Self { terms })
     }
 
     /// Refuses a field that the resource does not offer. `extra` are the selectable fields of a custom resource, such as
     /// `spec.color`; those of built-in kinds are known here.
     pub fn check(&self, group: &str, resource: &str, kind: &str, extra: &[&str]) -> Result<(), SelectorError> {
-        let _ = (group, resource, kind, extra);
-        todo!()
+        let known = known_fields(group, resource);
+        let unknown = |term: &&Term| {
+            let field = term.field.as_str();
+            let general = field == "metadata.name" || field == "metadata.namespace" && resource != "nodes";
+            !general && !known.is_some_and(|known| known.contains(&field)) && !extra.contains(&field)
+        };
+        let Some(Term { field, .. }) = self.terms.iter().find(unknown) else {
+            return Ok(());
+        };
+        Err(SelectorError(match (group, kind) {
+            ("batch", "Job") => format!("field label {field:?} not supported for Job"),
+            ("batch", "CronJob") => format!("field label {field:?} not supported for \"CronJob\""),
+            _ if known.is_some() || !extra.is_empty() => format!("field label not supported: {field}"),
+            _ => format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
+        }))
     }
 
     /// Whether an object matches.
     pub fn matches(&self, object: &Value) -> bool {
-        let _ = object;
-        todo!()
+        self.terms
+            .iter()
+            .all(|term| (field_value(object, &term.field) == term.value) == term.equal)
     }
 
     /// The name that `metadata.name=…` asks for: a list of at most one object.
     pub fn name(&self) -> Option<&str> {
-        todo!()
+        self.terms
+            .iter()
+            .find(|term| term.equal && term.field == "metadata.name")
+            .map(|term| term.value.as_str())
     }
 
     /// Whether it matches everything.
     pub fn is_empty(&self) -> bool {
-        todo!()
+        self.terms.is_empty()
     }
+}
+
+/// The fields beside name and namespace; `None` for a resource that registers none.
+fn known_fields(group: &str, resource: &str) -> Option<&'static [&'static str]> {
+    Some(match (group, resource) {
+        ("", "pods") => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+        ("", "nodes") => &["spec.unschedulable"],
+        ("", "replicationcontrollers") => &["status.replicas"],
+        ("", "events") => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ("events.k8s.io", "events") => &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ],
+        ("", "namespaces") => &["status.phase"],
+        ("", "secrets") => &["type"],
+        ("", "services") => &["spec.clusterIP", "spec.type"],
+        ("batch", "jobs" | "cronjobs") => &["status.successful"],
+        ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
+        _ => return None,
+    })
+}
+
+/// The value of a field as selectors see it; a field that is missing is empty.
+fn field_value(object: &Value, field: &str) -> String {
+    let at = |path: &str| path.split('.').try_fold(object, |value, name| value.get(name));
+    let scalar = |value: Option<&Value>| match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => String::new(),
+        Some(other) => other.to_string(),
+    };
+    let or_else = |field: &str, fallback: &str| {
+        let value = scalar(at(field));
+        if value.is_empty() { scalar(at(fallback)) } else { value }
+    };
+    match field {
+        "spec.hostNetwork" | "spec.unschedulable" => {
+            let value = scalar(at(field));
+            if value.is_empty() { "false".to_owned() } else { value }
+        }
+        "status.podIPs" => {
+            let ips = at(field).and_then(Value::as_array).into_iter().flatten();
+            ips.map(|ip| scalar(ip.get("ip"))).collect::<Vec<_>>().join(",")
+        }
+        "source" => or_else("source.component", "reportingComponent"),
+        "reportingComponent" => or_else("reportingComponent", "reportingController"),
+        "status.successful" => {
+            let count = scalar(at("status.succeeded"));
+            if count.is_empty() { "0".to_owned() } else { count }
+        }
+        "status.replicas" => {
+            let count = scalar(at(field));
+            if count.is_empty() { "0".to_owned() } else { count }
+        }
+        field => match field.strip_prefix("regarding.") {
+            Some(name) => or_else(field, &format!("involvedObject.{name}")),
+            None => scalar(at(field)),
+        },
+    }
+}
+
+/// Splits at commas that no backslash escapes.
+fn split_terms(text: &str) -> Vec<&str> {
+    let mut terms = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ',' => {
+                terms.extend(text.get(start..at));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    terms.extend(text.get(start..));
+    terms.sort_unstable();
+    terms
+}
+
+fn unescape(text: &str) -> Result<String, SelectorError> {
+    let mut value = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => value.push(c),
+                other => {
+                    let sequence: String = std::iter::once('\\').chain(other).collect();
+                    let message = format!("invalid field selector: invalid escape sequence: {sequence}");
+                    return Err(SelectorError(message));
+                }
+            },
+            ',' | '=' => {
+                let message = format!("invalid field selector: unescaped character in value: {}", u32::from(c));
+                return Err(SelectorError(message));
+            }
+            c => value.push(c),
+        }
+    }
+    Ok(value)
 }

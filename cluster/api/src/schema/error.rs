@@ -168,13 +168,38 @@ impl FieldError {
         let mut text = self.kind.words().to_owned();
         if let Some(value) = &self.value {
             text.push_str(": ");
-            text.push_str(&value.to_string());
+            go_syntax(value, &mut text, true);
         }
         if !self.detail.is_empty() {
             text.push_str(": ");
             text.push_str(&self.detail);
         }
         text
+    }
+}
+
+/// A value as Go prints it: scalars plainly at the top, lists and objects in its syntax.
+fn go_syntax(value: &Value, out: &mut String, top: bool) {
+    match value {
+        Value::Null => out.push_str(if top { "\"null\"" } else { "interface {}(nil)" }),
+        Value::Array(items) => {
+            out.push_str("[]interface {}{");
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                go_syntax(item, out, false);
+            }
+            out.push('}');
+        }
+        Value::Object(map) => {
+            out.push_str("map[string]interface {}{");
+            for (index, (name, item)) in map.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                out.push_str(&format!("{name:?}:"));
+                go_syntax(item, out, false);
+            }
+            out.push('}');
+        }
+        scalar => out.push_str(&scalar.to_string()),
     }
 }
 

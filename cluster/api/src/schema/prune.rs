@@ -1,0 +1,125 @@
+//! Pruning and defaulting.
+
+use super::{Kind, Schema};
+use serde_json::Value;
+
+/// See [`Schema::prune`].
+pub(super) fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    walk(schema, object, "", &mut unknown);
+    unknown
+}
+
+fn walk(schema: &Schema, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            let may_prune = schema.0.builtin || schema.kind() == Kind::Object;
+            map.retain(|name, child| {
+                let Some(field) = schema.field(name) else {
+                    if may_prune {
+                        unknown.push(join(path, name));
+                    }
+                    return !may_prune;
+                };
+                let path = join(path, name);
+                walk(field.schema, child, &path, unknown);
+                !schema.0.builtin || schema.0.preserve || is_stored(schema, name, field, child)
+            });
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                walk(schema.items(), item, &format!("{path}[{index}]"), unknown);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Optional texts that the server keeps also when they are empty, because its type tells absent from empty.
+const POINTERS: &[(&str, &str)] = &[
+    ("EndpointPort", "name"),
+    ("EndpointPort", "appProtocol"),
+    ("LeaseSpec", "holderIdentity"),
+    ("PersistentVolumeClaimSpec", "storageClassName"),
+    ("PersistentVolumeClaimSpec", "volumeAttributesClassName"),
+    ("TypedLocalObjectReference", "apiGroup"),
+    ("TypedObjectReference", "apiGroup"),
+    ("IngressSpec", "ingressClassName"),
+    ("PodSpec", "runtimeClassName"),
+    ("HostPathVolumeSource", "type"),
+    ("GRPCAction", "service"),
+    ("ServiceReference", "path"),
+    ("WebhookClientConfig", "url"),
+    ("TCPSocketAction", "host"),
+];
+
+/// Whether the server writes such a value out again: optional fields that are empty vanish in its types.
+fn is_stored(schema: &Schema, name: &str, field: super::Field<'_>, value: &Value) -> bool {
+    if value.is_null() || field.required || field.schema.kind() == Kind::Any {
+        return !value.is_null();
+    }
+    match value {
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => !map.is_empty() || field.schema.0.additional.is_none(),
+        Value::String(text) => {
+            let kind = schema
+                .0
+                .name
+                .as_deref()
+                .and_then(|name| name.rsplit('.').next())
+                .unwrap_or_default();
+            !text.is_empty() || POINTERS.contains(&(kind, name))
+        }
+        _ => true,
+    }
+}
+
+/// See [`Schema::set_defaults`].
+pub(super) fn set_defaults(schema: &Schema, value: &mut Value) {
+    if schema.0.builtin {
+        return;
+    }
+    match value {
+        Value::Object(map) => {
+            for (name, child) in &schema.0.properties {
+                if let Some(default) = child.default() {
+                    // A null that the schema does not allow gives way to the default.
+                    let missing = map
+                        .get(&**name)
+                        .is_none_or(|v| v.is_null() && !child.schema().0.nullable);
+                    if missing {
+                        map.insert(name.to_string(), default.clone());
+                    }
+                }
+            }
+            for (name, child) in map.iter_mut() {
+                if let Some(field) = schema.field(name) {
+                    let missing = child.is_null() && !field.schema.0.nullable;
+                    if let Some(default) = field.default.filter(|_| missing) {
+                        *child = default.clone();
+                    }
+                    set_defaults(field.schema, child);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                let default = schema.0.items.as_ref().and_then(super::node::Child::default);
+                if let Some(default) = default.filter(|_| item.is_null() && !schema.items().0.nullable) {
+                    *item = default.clone();
+                }
+                set_defaults(schema.items(), item);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `a.b`; the first segment stands alone.
+pub(super) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
