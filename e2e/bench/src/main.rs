@@ -4,10 +4,11 @@
 //! never uses the product's crates: what it knows of it is its command line, its environment and what it speaks.
 //!
 //! `pair` measures two sidecars with mutual TLS between them. Run it by `e2e/bench/pair`, which builds, and cleans up
-//! whatever happens.
+//! whatever happens. `apply` measures how soon requests follow a changed route on a cluster; run it by `e2e/bench/apply`.
 
 use clap::Parser;
 
+mod apply;
 mod authority;
 mod control;
 mod envoy;
@@ -23,6 +24,7 @@ mod wrk;
 #[command(about = "Measurements of the built product, from outside")]
 enum Cli {
     Pair(pair::Args),
+    Apply(apply::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,5 +32,6 @@ fn main() -> anyhow::Result<()> {
     let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse() {
         Cli::Pair(args) => pair::run(&args),
+        Cli::Apply(args) => apply::run(&args),
     }
 }
