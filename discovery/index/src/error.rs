@@ -110,8 +110,8 @@ pub enum Reason {
         /// What is allowed.
         range: &'static str,
     },
-    /// A regular expression that does not compile.
-    #[error("the regular expression does not compile ({why}): use RE2 syntax")]
+    /// A regular expression that does not compile, or not everywhere to the same.
+    #[error("the regular expression cannot be used: {why} (its syntax is RE2's)")]
     Regex {
         /// What the library says, on one line.
         why: String,

@@ -10,6 +10,7 @@ mod http_action;
 mod load_balancer;
 mod mesh_config;
 mod peer_authentication;
+pub(crate) mod regex;
 mod resilience;
 mod stream;
 mod virtual_service;

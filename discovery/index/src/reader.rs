@@ -11,6 +11,7 @@ use mizzen_model::{ExportTo, Host, Labels, NameError, Namespace, Pattern, Timest
 
 use crate::diagnostic::Diagnostic;
 use crate::error::{Caution, Invalid, Reason};
+use crate::parse::regex;
 
 /// More findings than this say nothing new.
 const MAX_FINDINGS: usize = 100;
@@ -195,15 +196,14 @@ impl<'a> Reader<'a> {
         Some(found)
     }
 
-    /// A regular expression that compiles, and that RE2 compiles too. Envoy refuses an empty one.
+    /// A regular expression that compiles and that means the same to both data planes. Envoy refuses an empty one.
     pub(crate) fn pattern(&mut self, field: &str, text: &str) -> Option<Pattern> {
         if text.is_empty() {
             let remedy = "write the regular expression, such as .*, or leave the condition out";
             self.refuse_at(field, Reason::Missing { remedy });
             return None;
         }
-        if repeats_too_often(text) {
-            let why = "a repetition of more than 1000".to_owned();
+        if let Err(why) = regex::read(text) {
             self.refuse_at(field, Reason::Regex { why });
             return None;
         }
@@ -297,17 +297,6 @@ pub(crate) fn export_to<'t>(
     } else {
         ExportTo::All
     }
-}
-
-/// Whether an expression repeats something more often than RE2 allows: `a{1001}`.
-fn repeats_too_often(expression: &str) -> bool {
-    const MOST: u64 = 1000;
-    expression.split('{').skip(1).any(|rest| {
-        let counts = rest.split_once('}').map_or("", |(counts, _)| counts);
-        let numbers = || counts.split(',').map(str::trim).filter(|count| !count.is_empty());
-        numbers().all(|count| count.chars().all(|c| c.is_ascii_digit()))
-            && numbers().any(|count| count.parse::<u64>().is_ok_and(|count| count > MOST))
-    })
 }
 
 /// Text as the model shares it; none if it is empty.

@@ -293,6 +293,10 @@ pub struct WorkloadService {
 pub struct Workload {
     /// Which pod.
     pub key: ObjectKey,
+    /// Its uid: another pod may get its name.
+    pub uid: Arc<str>,
+    /// Whether it is a gateway: nothing but a proxy, told to be one.
+    pub gateway: bool,
     /// Its addresses, the first one being the one it is known by.
     pub addresses: Vec<IpAddr>,
     /// Its labels.

@@ -43,10 +43,37 @@ impl Pattern {
 
 /// Compiles an expression that may match anywhere (for substitutions), within the same size limit.
 pub(crate) fn compile(source: &str) -> Result<regex::bytes::Regex, regex::Error> {
-    regex::bytes::RegexBuilder::new(source)
+    regex::bytes::RegexBuilder::new(&ascii(source))
         .size_limit(PATTERN_SIZE_LIMIT)
         .dfa_size_limit(PATTERN_SIZE_LIMIT)
         .build()
+}
+
+/// The expression for this library, in which `\d` and the like are those of Unicode and not, as in RE2, of ASCII.
+fn ascii(expression: &str) -> String {
+    let mut out = String::with_capacity(expression.len());
+    let mut rest = expression.chars();
+    while let Some(c) = rest.next() {
+        let escaped = if c == '\\' { rest.next() } else { None };
+        match escaped {
+            Some('d') => out.push_str("[0-9]"),
+            Some('D') => out.push_str("[^0-9]"),
+            Some('s') => out.push_str(r"[\t\n\f\r ]"),
+            Some('S') => out.push_str(r"[^\t\n\f\r ]"),
+            Some('w') => out.push_str("[0-9A-Za-z_]"),
+            Some('W') => out.push_str("[^0-9A-Za-z_]"),
+            Some(border @ ('b' | 'B')) => {
+                out.push_str(r"(?-u:\");
+                out.push(border);
+                out.push(')');
+            }
+            other => {
+                out.push(c);
+                out.extend(other);
+            }
+        }
+    }
+    out
 }
 
 impl PartialEq for Pattern {
@@ -133,4 +160,29 @@ pub enum QueryTest {
     Present(bool),
     /// A test on the value.
     Value(StringMatch),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pattern;
+
+    // C2, N4
+    #[test]
+    fn digits_letters_and_spaces_are_those_of_ascii_as_in_envoy() {
+        for (expression, matched, not) in [
+            (r"\d+", "42", "٤٢"),
+            (r"[\d.]+", "4.2", "٤.٢"),
+            (r"\D", "٤", "4"),
+            (r"\w+", "caf_1", "café"),
+            (r"a\Wb", "aéb", "a_b"),
+            (r"a\sb", "a b", "a\u{a0}b"),
+            (r"a\Sb", "a\u{a0}b", "a b"),
+            (r"caf\b.*", "café", "cafe"),
+            (r"\\d", r"\d", "4"),
+        ] {
+            let pattern = Pattern::new(expression).unwrap();
+            assert!(pattern.is_match(matched.as_bytes()), "{expression} {matched}");
+            assert!(!pattern.is_match(not.as_bytes()), "{expression} {not}");
+        }
+    }
 }

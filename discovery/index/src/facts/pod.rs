@@ -14,6 +14,8 @@ use super::{labels, port};
 
 /// The container that is the sidecar, or the gateway.
 const PROXY: &str = "istio-proxy";
+/// What it is told in order to be a gateway.
+const ROUTER: &str = "router";
 /// Says whether a pod takes the mesh's mutual TLS: `istio` or `disabled`.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 
@@ -21,6 +23,8 @@ const TLS_MODE: &str = "security.istio.io/tlsMode";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pod {
     pub(crate) key: ObjectKey,
+    pub(crate) uid: Arc<str>,
+    pub(crate) gateway: bool,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) labels: Labels,
     pub(crate) service_account: ServiceAccount,
@@ -90,6 +94,8 @@ pub(crate) fn pod(raw: &core::Pod, namespace: &Namespace, name: &ObjectName) -> 
     ]);
     Some(Pod {
         key: ObjectKey::new(Kind::Pod, namespace.clone(), name.clone()),
+        uid: Arc::from(raw.metadata.uid.as_deref().unwrap_or_default()),
+        gateway: containers.iter().all(|container| is_router(container)),
         addresses,
         service_account: ServiceAccount::new(account).ok()?,
         node: spec.node_name.clone(),
@@ -101,6 +107,12 @@ pub(crate) fn pod(raw: &core::Pod, namespace: &Namespace, name: &ObjectName) -> 
         workload,
         labels,
     })
+}
+
+/// Whether a container is a proxy that stands for itself: `proxy router`. Beside an application there is none.
+fn is_router(container: &core::Container) -> bool {
+    let arguments = container.command.iter().chain(&container.args).flatten();
+    container.name == PROXY && arguments.into_iter().any(|argument| argument == ROUTER)
 }
 
 /// The application's ports: those of the sidecar are not, those of a gateway (which is nothing but the proxy) are.
@@ -193,6 +205,8 @@ impl Pod {
         services.sort();
         Workload {
             key: self.key.clone(),
+            uid: self.uid.clone(),
+            gateway: self.gateway,
             addresses: self.addresses.clone(),
             labels: self.labels.clone(),
             service_account: self.service_account.clone(),

@@ -10,6 +10,7 @@ use mizzen_model::{
 };
 
 use super::http::string_match;
+use super::regex;
 use super::resilience::percent;
 use super::stream::destination;
 use crate::error::{Caution, Reason};
@@ -188,6 +189,11 @@ pub(super) fn rewrite(r: &mut Reader<'_>, raw: &vs::HttpRewrite) -> Option<Rewri
             };
             r.printable("rewrite", substitution);
             let pattern = r.pattern("match", expression)?;
+            let groups = regex::read(expression).map_or(0, |read| read.groups);
+            if let Some(why) = bad_reference(substitution, groups) {
+                r.refuse_at("rewrite", Reason::Regex { why });
+                return None;
+            }
             Some(RoutePathRewrite::Regex {
                 pattern,
                 substitution: Arc::from(substitution.as_str()),
@@ -315,4 +321,30 @@ pub(super) fn cors(r: &mut Reader<'_>, raw: &vs::CorsPolicy) -> Cors {
             vs::UnmatchedPreflights::Ignore => Some(false),
         },
     }
+}
+
+/// What is wrong with what a substitution says of the groups of its expression: `\\1` is the first, `\\0` all, `\\\\` a backslash.
+fn bad_reference(substitution: &str, groups: usize) -> Option<String> {
+    let mut rest = substitution.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            continue;
+        }
+        match rest.next() {
+            Some('\\') => {}
+            Some(digit @ '0'..='9') => {
+                if digit.to_digit(10).is_some_and(|number| number as usize > groups) {
+                    return Some(format!(
+                        "\\{digit} in the rewrite, and the expression has {groups} groups"
+                    ));
+                }
+            }
+            _ => {
+                return Some(
+                    "a single \\ in the rewrite: write \\1 for the first group, \\\\ for the character".to_owned(),
+                );
+            }
+        }
+    }
+    None
 }

@@ -442,6 +442,17 @@ fn bad_virtual_services_are_refused_at_the_field() {
             ],
         ),
         (
+            "rewrite: {uriRegexRewrite: {match: '/(a)', rewrite: '/\\2'}}, route: [{destination: {host: a}}]",
+            &["BadRegex spec.http[0].rewrite.uriRegexRewrite.rewrite"],
+        ),
+        (
+            "match: [{uri: {regex: '/(?=a)'}, headers: {x: {regex: 'a++'}}}], route: [{destination: {host: a}}]",
+            &[
+                "BadRegex spec.http[0].match[0].uri.regex",
+                "BadRegex spec.http[0].match[0].headers.x.regex",
+            ],
+        ),
+        (
             "rewrite: {uriRegexRewrite: {match: '', rewrite: /}}, route: [{destination: {host: a}}]",
             &["Missing spec.http[0].rewrite.uriRegexRewrite.match"],
         ),

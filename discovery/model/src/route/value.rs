@@ -10,13 +10,15 @@ use crate::name::NameError;
 pub struct Pattern(Arc<str>);
 
 impl Pattern {
-    /// Compiles the expression to see that it can be, within the size that a proxy would allow.
+    /// Compiles the expression to see that it can be, within the size that a proxy allows.
     ///
     /// # Errors
     /// What the regular expression library says.
     pub fn new(text: &str) -> Result<Self, regex::Error> {
-        const SIZE_LIMIT: usize = 1 << 20; // compiled; far over what a route needs, far under what would hurt a proxy
-        regex::RegexBuilder::new(text).size_limit(SIZE_LIMIT).build()?;
+        const SIZE_LIMIT: usize = 256 * 1024; // compiled; the native proxy's limit
+        regex::bytes::RegexBuilder::new(&format!("^(?:{})$", ascii(text)))
+            .size_limit(SIZE_LIMIT)
+            .build()?;
         Ok(Self(Arc::from(text)))
     }
 
@@ -31,6 +33,34 @@ impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "/{}/", self.0)
     }
+}
+
+/// The expression for Rust's library, in which `\d` and the like are those of Unicode and not, as in RE2, of ASCII. The native
+/// proxy does the same.
+fn ascii(expression: &str) -> String {
+    let mut out = String::with_capacity(expression.len());
+    let mut rest = expression.chars();
+    while let Some(c) = rest.next() {
+        let escaped = if c == '\\' { rest.next() } else { None };
+        match escaped {
+            Some('d') => out.push_str("[0-9]"),
+            Some('D') => out.push_str("[^0-9]"),
+            Some('s') => out.push_str(r"[\t\n\f\r ]"),
+            Some('S') => out.push_str(r"[^\t\n\f\r ]"),
+            Some('w') => out.push_str("[0-9A-Za-z_]"),
+            Some('W') => out.push_str("[^0-9A-Za-z_]"),
+            Some(border @ ('b' | 'B')) => {
+                out.push_str(r"(?-u:\");
+                out.push(border);
+                out.push(')');
+            }
+            other => {
+                out.push(c);
+                out.extend(other);
+            }
+        }
+    }
+    out
 }
 
 /// The name of an HTTP header, lower-case; also a pseudo header such as `:method`.
