@@ -74,7 +74,7 @@ pub struct AgentConfig {
     pub health_port: u16,
     /// Agent.
     pub status_port: u16,
-    /// The proxy's own metrics; `None` where the data plane serves them itself.
+    /// The proxy's own metrics; `None` where nobody asks for them alone.
     pub metrics_port: Option<u16>,
     /// Admin on loopback; used only when the data plane has an [`Admin`].
     pub admin_port: u16,
@@ -90,12 +90,11 @@ pub struct AgentConfig {
 
 impl From<&Settings> for AgentConfig {
     fn from(settings: &Settings) -> Self {
-        let native = settings.data_plane == crate::settings::DataPlane::Native;
         Self {
             bind: settings.bind_all,
             health_port: settings.ports.health,
             status_port: settings.ports.status,
-            metrics_port: native.then_some(settings.ports.metrics),
+            metrics_port: Some(settings.ports.metrics),
             admin_port: settings.ports.admin,
             app: settings.ip,
             probers: settings.app_probers.clone(),

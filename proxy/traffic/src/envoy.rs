@@ -36,6 +36,9 @@ pub use bootstrap::bootstrap;
 /// How long Envoy may take to end after SIGTERM before it is killed.
 const END: Duration = Duration::from_secs(5);
 
+/// The environment variable from which Envoy tells other proxies whose it is; discovery's listeners name it.
+const PEER_METADATA: &str = "MIZZEN_PEER_METADATA";
+
 /// Where things are and how Envoy is to run.
 #[derive(Debug, Clone)]
 pub struct EnvoyConfig {
@@ -57,9 +60,7 @@ pub struct EnvoyConfig {
     pub router: bool,
     /// Envoy's admin port on loopback.
     pub admin_port: u16,
-    /// Port of Envoy's metrics.
-    pub metrics_port: u16,
-    /// Where the metrics port is bound.
+    /// Whether the pod's addresses are IPv4 or IPv6.
     pub bind: IpAddr,
     /// Worker threads.
     pub workers: usize,
@@ -87,7 +88,6 @@ impl From<&Settings> for EnvoyConfig {
             node: bootstrap::node(settings),
             router: settings.role == Role::Router,
             admin_port: settings.ports.admin,
-            metrics_port: settings.ports.metrics,
             bind: settings.bind_all,
             workers: settings.workers,
             drain: settings.drain,
@@ -184,6 +184,7 @@ async fn tell_principal(store: SvidStore, telemetry: Arc<Telemetry>) {
 fn start(config: &EnvoyConfig) -> Result<Child, EnvoyError> {
     let mut command = Command::new(&config.binary);
     command
+        .env(PEER_METADATA, crate::metadata::encode(&config.workload))
         .arg("--config-path")
         .arg(&config.bootstrap)
         .args(["--log-level", &config.log_level])

@@ -4,14 +4,17 @@
 //! [`Shard`] that the native data plane counts in, so that names, labels and buckets are the same. Discovery configures the
 //! loggers of Envoy's listeners so:
 //! - cluster `sds-grpc` (this process), `log_name` one of the two names;
-//! - custom tags [`WORKLOAD`] (upstream host's metadata `istio`/`workload`) and [`SERVICES`] (cluster's metadata
-//!   `istio`/`services`);
-//! - HTTP: request headers `content-type` and `x-envoy-peer-metadata`, response headers and trailers `grpc-status`.
+//! - custom tags [`SERVICES`] (cluster's metadata `istio`/`services`); of what goes out [`WORKLOAD`] (upstream host's
+//!   metadata `istio`/`workload`) and [`PRINCIPAL`] (upstream's certificate); of what comes in [`PEER`] (what the client's
+//!   proxy says of itself, taken out of the request);
+//! - HTTP: request header `content-type`, response headers and trailers `grpc-status`.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::data::accesslog::v3::tls_properties::certificate_properties::subject_alt_name::San;
 use envoy_types::pb::envoy::data::accesslog::v3::{
     AccessLogCommon, AccessLogType, HttpAccessLogEntry, ResponseFlags, TcpAccessLogEntry,
@@ -19,6 +22,7 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogService;
 use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
 use envoy_types::pb::envoy::service::accesslog::v3::{StreamAccessLogsMessage, StreamAccessLogsResponse};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -34,10 +38,40 @@ pub const OUTBOUND: &str = "mizzen-outbound";
 pub const WORKLOAD: &str = "workload";
 /// Tag with the services of the cluster: a JSON list of objects with `host`, `name` and `namespace`.
 pub const SERVICES: &str = "services";
+/// Tag with the SPIFFE id that the upstream proved.
+pub const PRINCIPAL: &str = "principal";
+/// Tag with what the client's proxy says of itself, as [`metadata::decode`] reads it.
+pub const PEER: &str = "peer";
+
+/// Clients whose workload is remembered.
+const CLIENTS: usize = 4_096;
+
+/// The workloads of clients, by address and proven identity. The native proxy says whose it is in the first request of a
+/// connection only, and what Envoy reports of the others does not say which connection that was.
+#[derive(Default)]
+pub(super) struct Clients(Mutex<HashMap<(IpAddr, Arc<str>), Workload>>);
+
+impl Clients {
+    /// The client's workload: what its proxy says now, or said before.
+    fn workload(&self, address: Option<IpAddr>, principal: &Arc<str>, told: Option<Workload>) -> Option<Workload> {
+        let key = (address?, principal.clone());
+        let mut known = self.0.lock();
+        let Some(told) = told else {
+            return known.get(&key).cloned();
+        };
+        // Who comes back says it again: forgetting all costs labels of few requests.
+        if known.len() >= CLIENTS && !known.contains_key(&key) {
+            known.clear();
+        }
+        known.insert(key, told.clone());
+        Some(told)
+    }
+}
 
 /// The service that Envoy reports to.
 pub(super) struct AccessLogs {
     pub(super) shard: Arc<Shard>,
+    pub(super) clients: Arc<Clients>,
 }
 
 #[tonic::async_trait]
@@ -62,7 +96,7 @@ impl AccessLogService for AccessLogs {
                 Some(LogEntries::HttpLogs(logs)) => {
                     logs.log_entry
                         .iter()
-                        .for_each(|entry| http(&self.shard, reporter, entry));
+                        .for_each(|entry| http(&self.shard, &self.clients, reporter, entry));
                 }
                 Some(LogEntries::TcpLogs(logs)) => {
                     logs.log_entry
@@ -77,7 +111,7 @@ impl AccessLogService for AccessLogs {
 }
 
 /// Counts a request.
-fn http(shard: &Shard, reporter: Reporter, entry: &HttpAccessLogEntry) {
+fn http(shard: &Shard, clients: &Clients, reporter: Reporter, entry: &HttpAccessLogEntry) {
     let (Some(common), Some(request), Some(response)) = (&entry.common_properties, &entry.request, &entry.response)
     else {
         return;
@@ -86,13 +120,9 @@ fn http(shard: &Shard, reporter: Reporter, entry: &HttpAccessLogEntry) {
     if !ended(common) {
         return;
     }
-    let told = request
-        .request_headers
-        .get("x-envoy-peer-metadata")
-        .map(String::as_bytes);
     let status = response.response_code.as_ref().map_or(0, |code| code.value);
     shard.request(&Observation {
-        peer: shard.peer(labels(reporter, common, told)),
+        peer: shard.peer(labels(Some(clients), reporter, common)),
         protocol: protocol(
             &request.request_headers,
             &response.response_headers,
@@ -113,7 +143,7 @@ fn tcp(shard: &Shard, reporter: Reporter, entry: &TcpAccessLogEntry) {
     let Some(common) = entry.common_properties.as_ref().filter(|common| ended(common)) else {
         return;
     };
-    let peer = shard.peer(labels(reporter, common, None));
+    let peer = shard.peer(labels(None, reporter, common));
     shard.tcp_opened(peer);
     if let Some(bytes) = &entry.connection_properties {
         shard.tcp_bytes(peer, bytes.received_bytes, bytes.sent_bytes);
@@ -129,25 +159,27 @@ fn ended(common: &AccessLogCommon) -> bool {
     )
 }
 
-fn labels(reporter: Reporter, common: &AccessLogCommon, told: Option<&[u8]>) -> PeerLabels {
+fn labels(clients: Option<&Clients>, reporter: Reporter, common: &AccessLogCommon) -> PeerLabels {
     let principal = proven(common);
     let mutual_tls = principal.is_some();
+    let tag = |name| common.custom_tags.get(name).map(String::as_str).unwrap_or_default();
     let peer = match reporter {
-        Reporter::Source => common
-            .custom_tags
-            .get(WORKLOAD)
-            .map(|text| upstream(text))
-            .unwrap_or_default(),
-        Reporter::Destination => {
-            let mut peer = told.and_then(metadata::decode).unwrap_or_default();
-            if let Some(principal) = principal {
-                // What the certificate proves counts more than what the peer says.
-                if let Some(namespace) = namespace_of(&principal) {
-                    peer.namespace = Arc::from(namespace);
-                }
-                peer.principal = principal;
+        Reporter::Source => {
+            let principal = Some(tag(PRINCIPAL)).filter(|told| told.starts_with("spiffe://"));
+            Workload {
+                principal: principal.unwrap_or_default().into(),
+                ..upstream(tag(WORKLOAD))
             }
-            peer
+        }
+        Reporter::Destination => {
+            let told = metadata::decode(tag(PEER).as_bytes()).filter(|_| !tag(PEER).is_empty());
+            match (principal, clients) {
+                (None, _) => told.unwrap_or_default(),
+                (Some(principal), None) => proven_workload(told, principal),
+                (Some(principal), Some(clients)) => {
+                    proven_workload(clients.workload(client(common), &principal, told), principal)
+                }
+            }
         }
     };
     PeerLabels {
@@ -155,6 +187,24 @@ fn labels(reporter: Reporter, common: &AccessLogCommon, told: Option<&[u8]>) -> 
         peer,
         service: service(common),
         mutual_tls,
+    }
+}
+
+/// What the certificate proves counts more than what the peer says.
+fn proven_workload(told: Option<Workload>, principal: Arc<str>) -> Workload {
+    let told = told.unwrap_or_default();
+    Workload {
+        namespace: namespace_of(&principal).map_or(told.namespace, Arc::from),
+        principal,
+        ..told
+    }
+}
+
+/// The client's address.
+fn client(common: &AccessLogCommon) -> Option<IpAddr> {
+    match common.downstream_direct_remote_address.as_ref()?.address.as_ref()? {
+        Address::SocketAddress(address) => address.address.parse().ok(),
+        _ => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Envoy's bootstrap: everything dynamic comes over one stream through our Unix socket.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::EnvoyConfig;
@@ -7,10 +9,8 @@ use crate::settings::Settings;
 
 /// The static cluster for discovery.
 const DISCOVERY: &str = "xds-grpc";
-/// The static cluster for secrets; discovery names it in the resources that it sends.
+/// The static cluster for secrets and reports; discovery names it in the resources that it sends.
 const SECRETS: &str = "sds-grpc";
-/// The static cluster for the metrics listener.
-const ADMIN: &str = "prometheus_stats";
 
 /// The xDS node of this proxy.
 pub(super) fn node(settings: &Settings) -> Value {
@@ -50,11 +50,9 @@ pub fn bootstrap(config: &EnvoyConfig) -> Value {
         },
         "static_resources": {
             "clusters": [
-                local(DISCOVERY, json!({ "pipe": { "path": config.discovery_socket } }), true),
-                local(SECRETS, json!({ "pipe": { "path": config.secret_socket } }), true),
-                local(ADMIN, address("127.0.0.1", config.admin_port), false),
+                local(DISCOVERY, &config.discovery_socket),
+                local(SECRETS, &config.secret_socket),
             ],
-            "listeners": [metrics_listener(config)],
         },
         "stats_config": { "use_all_default_tags": true },
         "overload_manager": { "resource_monitors": [{
@@ -78,49 +76,18 @@ fn address(ip: &str, port: u16) -> Value {
     json!({ "socket_address": { "address": ip, "port_value": port } })
 }
 
-fn local(name: &str, address: Value, http2: bool) -> Value {
-    let mut cluster = json!({
+fn local(name: &str, socket: &Path) -> Value {
+    json!({
         "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": { "pipe": { "path": socket } } } }] }],
         },
-    });
-    if http2 && let Some(cluster) = cluster.as_object_mut() {
-        cluster.insert(
-            "typed_extension_protocol_options".to_owned(),
-            json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": { "http2_protocol_options": {} },
-            } }),
-        );
-    }
-    cluster
-}
-
-fn metrics_listener(config: &EnvoyConfig) -> Value {
-    let router = json!({
-        "name": "envoy.filters.http.router",
-        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-    });
-    json!({
-        "name": "metrics",
-        "address": address(&config.bind.to_string(), config.metrics_port),
-        "filter_chains": [{ "filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                "stat_prefix": "metrics",
-                "route_config": { "virtual_hosts": [{
-                    "name": "metrics",
-                    "domains": ["*"],
-                    // Nothing else of the admin port may be reached from outside the pod.
-                    "routes": [{ "match": { "path": "/stats/prometheus" }, "route": { "cluster": ADMIN } }],
-                }] },
-                "http_filters": [router],
-            },
-        }] }],
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} },
+        } },
     })
 }

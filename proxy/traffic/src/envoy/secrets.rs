@@ -45,7 +45,10 @@ const ROOTS: &str = "ROOTCA";
 pub(super) fn serve(path: &Path, store: SvidStore, shard: Arc<Shard>) -> Result<AbortOnDropHandle<()>, EnvoyError> {
     let listener = socket("secret socket", path)?;
     let secrets = SecretDiscoveryServiceServer::new(Secrets { store });
-    let logs = AccessLogServiceServer::new(AccessLogs { shard });
+    let logs = AccessLogServiceServer::new(AccessLogs {
+        shard,
+        clients: Arc::default(),
+    });
     let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         loop {

@@ -86,7 +86,6 @@ fn config(folder: &Path, binary: PathBuf, discovery: String) -> EnvoyConfig {
         node: serde_json::json!({ "id": "sidecar~10.0.0.9~cart-1.shop~shop.svc.cluster.local", "cluster": "cart.shop" }),
         router: false,
         admin_port,
-        metrics_port: free_port(),
         bind: localhost,
         workers: 1,
         drain: Duration::from_millis(300),
@@ -100,7 +99,7 @@ fn config(folder: &Path, binary: PathBuf, discovery: String) -> EnvoyConfig {
             bind: localhost,
             health_port,
             status_port: free_port(),
-            metrics_port: None,
+            metrics_port: Some(free_port()),
             admin_port,
             app: localhost,
             probers: None,
@@ -275,7 +274,7 @@ fn logger() -> AccessLog {
             }),
             ..Default::default()
         }),
-        additional_request_headers_to_log: vec!["content-type".to_owned(), "x-envoy-peer-metadata".to_owned()],
+        additional_request_headers_to_log: vec!["content-type".to_owned()],
         ..Default::default()
     };
     AccessLog {
@@ -452,7 +451,8 @@ async fn real_envoy_gets_configuration_and_certificates_and_drains() {
     let config = config(folder.path(), binary, address);
     std::fs::write(&config.identity.token_file, "pod-token\n").unwrap();
     std::fs::write(&config.identity.root_file, root).unwrap();
-    let (health, metrics, store) = (config.agent.health_port, config.metrics_port, SvidStore::new());
+    let (health, store) = (config.agent.health_port, SvidStore::new());
+    let metrics = config.agent.metrics_port.unwrap();
     let status = config.agent.status_port;
     let (stop_tx, stop_rx) = oneshot::channel::<()>();
     let running = tokio::spawn(supervise(config, store.clone(), None, async move {

@@ -1,3 +1,4 @@
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::data::accesslog::v3 as log;
 use envoy_types::pb::google::protobuf::{Duration as ProtoDuration, UInt32Value};
 
@@ -84,7 +85,14 @@ fn outbound_request_names_the_workload_and_the_service_that_it_reached() {
             r#"[{"host":"pay.bank.svc.cluster.local","name":"pay","namespace":"bank"}]"#,
         ),
     ];
-    let text = rendered(|shard| http(shard, Reporter::Source, &request(common(&tags, None), 503)));
+    let text = rendered(|shard| {
+        http(
+            shard,
+            &Clients::default(),
+            Reporter::Source,
+            &request(common(&tags, None), 503),
+        )
+    });
     has(
         line(&text, "istio_requests_total{"),
         &[
@@ -105,18 +113,38 @@ fn outbound_request_names_the_workload_and_the_service_that_it_reached() {
     assert!(line(&text, "istio_response_bytes_sum").ends_with(" 30"));
 }
 
+/// An entry of a client at that address.
+fn from(address: &str, tags: &[(&str, &str)], principal: Option<&str>) -> HttpAccessLogEntry {
+    let socket = core::SocketAddress {
+        address: address.to_owned(),
+        ..Default::default()
+    };
+    let mut entry = request(common(tags, principal), 200);
+    entry
+        .common_properties
+        .as_mut()
+        .unwrap()
+        .downstream_direct_remote_address = Some(core::Address {
+        address: Some(Address::SocketAddress(socket)),
+    });
+    entry
+}
+
+fn told(name: &str) -> String {
+    metadata::encode(&Workload {
+        name: name.into(),
+        namespace: "liar".into(),
+        ..Workload::default()
+    })
+}
+
+const FRONT: &str = "spiffe://cluster.local/ns/web/sa/front";
+
 // F1, E1
 #[test]
 fn inbound_request_names_the_proven_caller() {
-    let mut entry = request(common(&[], Some("spiffe://cluster.local/ns/web/sa/front")), 200);
-    let told = metadata::encode(&Workload {
-        name: "front-v3".into(),
-        namespace: "liar".into(),
-        ..Workload::default()
-    });
-    let headers = &mut entry.request.as_mut().unwrap().request_headers;
-    headers.insert("x-envoy-peer-metadata".to_owned(), told);
-    let text = rendered(|shard| http(shard, Reporter::Destination, &entry));
+    let entry = from("10.0.0.7", &[(PEER, &told("front-v3"))], Some(FRONT));
+    let text = rendered(|shard| http(shard, &Clients::default(), Reporter::Destination, &entry));
     has(
         line(&text, "istio_requests_total{"),
         &[
@@ -126,6 +154,60 @@ fn inbound_request_names_the_proven_caller() {
             "source_principal=\"spiffe://cluster.local/ns/web/sa/front\"",
             "destination_workload=\"cart-v1\"",
             "connection_security_policy=\"mutual_tls\"",
+        ],
+    );
+}
+
+// F1, N4
+#[test]
+fn client_that_said_once_whose_it_is_stays_known_and_others_do_not_become_it() {
+    let clients = Clients::default();
+    let once = told("front-v3");
+    let text = rendered(|shard| {
+        for entry in [
+            from("10.0.0.7", &[(PEER, &once)], Some(FRONT)),
+            from("10.0.0.7", &[], Some(FRONT)),
+            from("10.0.0.8", &[], Some(FRONT)),
+            from("10.0.0.7", &[], Some("spiffe://cluster.local/ns/web/sa/other")),
+            from("10.0.0.7", &[], None),
+        ] {
+            http(shard, &clients, Reporter::Destination, &entry);
+        }
+    });
+    let requests: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("istio_requests_total{"))
+        .collect();
+    let of = |workload: &str, principal: &str| {
+        let labels = [
+            format!("source_workload=\"{workload}\""),
+            format!("source_principal=\"{principal}\""),
+        ];
+        let line = requests
+            .iter()
+            .find(|line| labels.iter().all(|label| line.contains(label)));
+        line.and_then(|line| line.rsplit(' ').next())
+    };
+    assert_eq!(of("front-v3", FRONT), Some("2"), "{text}");
+    assert_eq!(of("unknown", FRONT), Some("1"));
+    assert_eq!(of("unknown", "spiffe://cluster.local/ns/web/sa/other"), Some("1"));
+    assert_eq!(of("unknown", "unknown"), Some("1"));
+}
+
+// F1, E1
+#[test]
+fn outbound_request_names_the_identity_that_the_server_proved() {
+    let tags = [
+        (WORKLOAD, "pay-v2;bank;pay;v2;Kubernetes"),
+        (PRINCIPAL, "spiffe://cluster.local/ns/bank/sa/pay"),
+    ];
+    let entry = request(common(&tags, None), 200);
+    let text = rendered(|shard| http(shard, &Clients::default(), Reporter::Source, &entry));
+    has(
+        line(&text, "istio_requests_total{"),
+        &[
+            "destination_principal=\"spiffe://cluster.local/ns/bank/sa/pay\"",
+            "destination_workload=\"pay-v2\"",
         ],
     );
 }
@@ -151,7 +233,7 @@ fn grpc_status_and_flags_are_labels() {
         no_route_found: true,
         ..Default::default()
     });
-    let text = rendered(|shard| http(shard, Reporter::Source, &entry));
+    let text = rendered(|shard| http(shard, &Clients::default(), Reporter::Source, &entry));
     has(
         line(&text, "istio_requests_total{"),
         &[
