@@ -7,7 +7,8 @@ use clap_complete::Shell;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   source <(mizzen completion bash)
-  mizzen completion zsh > ~/.zfunc/_mizzen")]
+  mizzen completion zsh > ~/.zfunc/_mizzen
+  mizzen completion fish > ~/.config/fish/completions/mizzen.fish")]
 pub(crate) struct Args {
     /// The shell.
     shell: Shell,

@@ -7,14 +7,16 @@ pub(crate) mod progress;
 mod sample;
 pub(crate) mod wait;
 
-use cluster::{Cluster, refused};
+use crate::connect::{self, refused};
+use crate::failure::Failure;
+use cluster::Cluster;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use manifests::{Images, OPERATOR_NAMESPACE};
 use mizzen_crds::maistra::{Condition, ConditionReason, ConditionStatus, ConditionType, ServiceMeshControlPlane};
-use progress::{Failure, Output, Progress};
+use progress::{Output, Progress};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -45,7 +47,7 @@ pub(crate) struct Args {
     /// The mesh's name, which is its revision too.
     #[arg(long, default_value = "basic")]
     name: String,
-    /// Print the objects, as YAML, and change nothing.
+    /// Print the objects, as YAML or, with --output json, as a List, and change nothing.
     #[arg(long)]
     dry_run: bool,
     /// How long each step may take: 90s, 5m.
@@ -54,6 +56,8 @@ pub(crate) struct Args {
     /// How results are printed.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    cluster: connect::Options,
 }
 
 /// Installs; the exit code says whether everything works.
@@ -91,6 +95,10 @@ fn print_objects(args: &Args, images: &Images) -> anyhow::Result<()> {
         let sample = manifests::sample(name, &args.namespace, images)?;
         objects.extend(sample.place);
         objects.extend(sample.objects);
+    }
+    if args.output == Output::Json {
+        crate::output::write_list(objects.iter())?;
+        return Ok(());
     }
     let mut text = String::new();
     for object in objects {
@@ -144,7 +152,7 @@ impl<'a> Installation<'a> {
         progress.start("arguments");
         check(args, images)?;
         progress.start("cluster");
-        let cluster = Cluster::connect().await?;
+        let cluster = Cluster::connect(&args.cluster).await?;
         let mut installation = Self {
             args,
             images,

@@ -2,7 +2,9 @@
 //! arguments and wires the crates that do the work.
 
 mod completion;
+mod connect;
 mod discovery;
+mod failure;
 mod inject;
 mod install;
 mod operator;
@@ -12,7 +14,9 @@ mod version;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// A service mesh for Kubernetes.
 #[derive(Parser)]
@@ -28,7 +32,7 @@ use tracing_subscriber::EnvFilter;
   mizzen inject -f deployment.yaml                   what injection makes of a manifest
   mizzen uninstall                                   all of it gone
 
-The cluster is the one of the kubeconfig (KUBECONFIG, ~/.kube/config)."
+The cluster is the one of --kubeconfig, $KUBECONFIG or ~/.kube/config, and of --context or its current context."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -46,6 +50,9 @@ enum Command {
     /// Run the operator, or print what it would make.
     Operator(operator::Args),
     /// Run the control plane (istiod).
+    #[command(after_help = "Examples:
+  mizzen discovery                                                as the control plane's Deployment runs it
+  mizzen discovery --revision basic --kubeconfig ~/.kube/config   on your own machine, to debug it")]
     Discovery(Box<discovery::Args>),
     /// Print a completion script for a shell.
     Completion(completion::Args),
@@ -57,7 +64,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let server = matches!(cli.command, Command::Discovery(_))
         || matches!(&cli.command, Command::Operator(args) if args.serves());
-    start_logging(if server { "info" } else { "warn" });
+    // What goes wrong between a command and the cluster the command says itself, once.
+    start_logging(if server { "info" } else { "warn,kube_client=off,rustls_platform_verifier=off" });
     // Before anything speaks TLS: with no default, the first use would have to choose, and a library might.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed first");
@@ -94,15 +102,17 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Logs go to standard error. `RUST_LOG` chooses what, `MIZZEN_LOG_FORMAT=json` how.
 fn start_logging(default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let wanted = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|filter| filter.parse::<Targets>().ok());
+    let filter = wanted.or_else(|| default.parse().ok()).unwrap_or_default();
+    let logs = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if std::env::var("MIZZEN_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        logs.json().init();
+        logs.with(lines.json()).init();
     } else {
-        logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init();
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        logs.with(lines.with_ansi(terminal)).init();
     }
 }
 

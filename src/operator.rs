@@ -3,9 +3,8 @@
 mod plan;
 mod webhooks;
 
-use anyhow::Context;
+use crate::connect;
 use clap::Subcommand;
-use kube::Client;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +29,9 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator (the default).
+    #[command(after_help = "Examples:
+  mizzen operator run                      as the operator's Deployment runs it
+  mizzen operator --namespace mesh-ops run     as the operator of another namespace")]
     Run,
     /// Print the objects that the operator would make, as YAML.
     Plan(plan::Args),
@@ -47,9 +49,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(Command::Plan(plan)) = args.command {
         return plan::run(&plan, &args.operator.settings());
     }
-    let client = Client::try_default()
-        .await
-        .context("no cluster can be reached; check the kubeconfig")?;
+    let client = connect::Options::default().client().await?;
     let stop = CancellationToken::new();
     tokio::spawn(on_signal(stop.clone()));
     let mut metrics = Registry::default();

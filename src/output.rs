@@ -2,7 +2,17 @@
 //!
 //! In: text. Out: the text, as far as somebody reads it. A closed pipe is no error: who closed it has what they wanted.
 
+use serde_json::{Value, json};
 use std::io::{self, Write};
+
+/// How objects are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// As YAML.
+    Yaml,
+    /// As a List in JSON.
+    Json,
+}
 
 /// Writes to standard output.
 ///
@@ -11,6 +21,15 @@ use std::io::{self, Write};
 pub(crate) fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes objects as the List that kubectl reads.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_list<'a>(objects: impl Iterator<Item = &'a Value>) -> io::Result<()> {
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects.collect::<Vec<_>>() });
+    write(&format!("{list:#}\n"))
 }
 
 /// Prints a line of progress. Whatever happens to it, the work goes on: half an installation helps nobody.

@@ -1,8 +1,10 @@
 //! `mizzen uninstall`: removes what `mizzen install` made and what the operator made, and says what it leaves and why.
 
-use crate::install::cluster::{Cluster, refused};
+use crate::connect::{self, refused};
+use crate::failure::Failure;
+use crate::install::cluster::Cluster;
 use crate::install::manifests::{self, INSTALLED, INSTALLER, Images, OPERATOR_NAMESPACE};
-use crate::install::progress::{Failure, Output, Progress};
+use crate::install::progress::{Output, Progress};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -37,6 +39,8 @@ pub(crate) struct Args {
     /// How results are printed.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    cluster: connect::Options,
 }
 
 /// Uninstalls; the exit code says whether everything went.
@@ -56,7 +60,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn steps(args: &Args, progress: &mut Progress) -> Result<(), Failure> {
     progress.start("cluster");
-    let cluster = Cluster::connect().await?;
+    let cluster = Cluster::connect(&args.cluster).await?;
     let mut removal = Removal {
         args,
         cluster,

@@ -2,6 +2,9 @@
 
 /// What is printed.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  mizzen version
+  mizzen version -o json | jq -r .controlPlane")]
 pub(crate) struct Args {
     /// `text` or `json`.
     #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]

@@ -22,6 +22,7 @@ pub mod schema;
 pub mod security;
 pub mod selector;
 pub mod status;
+pub mod yaml;
 
 pub use definitions::definitions;
 pub use duration::DurationText;

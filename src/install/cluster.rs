@@ -1,6 +1,7 @@
 //! The cluster, as install and uninstall need it: apply and delete anything, and say why it did not work.
 
-use super::progress::Failure;
+use crate::connect::{Options, refused};
+use crate::failure::Failure;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, oneshot};
@@ -18,24 +19,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster of the kubeconfig, if it answers.
-    pub(crate) async fn connect() -> Result<Self, Failure> {
-        let remedy = "check KUBECONFIG or ~/.kube/config: `kubectl version` must work";
-        let client = Client::try_default()
-            .await
-            .map_err(|error| Failure::new("no cluster is configured", error.to_string(), remedy))?;
-        match tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await {
-            Ok(Ok(_)) => Ok(Self {
-                client,
-                kinds: BTreeMap::new(),
-            }),
-            Ok(Err(error)) => Err(Failure::new("the cluster cannot be reached", error.to_string(), remedy)),
-            Err(_) => Err(Failure::new(
-                "the cluster cannot be reached",
-                "it does not answer within 10 s",
-                remedy,
-            )),
-        }
+    /// The cluster, if it answers.
+    pub(crate) async fn connect(options: &Options) -> Result<Self, Failure> {
+        Ok(Self {
+            client: options.reach().await?,
+            kinds: BTreeMap::new(),
+        })
     }
 
     /// How the cluster names a kind; None if it does not have it.
@@ -139,21 +128,4 @@ pub(crate) fn describe(object: &Value) -> String {
         "" => format!("{} {}", text("/kind"), text("/metadata/name")),
         namespace => format!("{} {namespace}/{}", text("/kind"), text("/metadata/name")),
     }
-}
-
-/// An answer of the API server as a failure with a remedy.
-pub(crate) fn refused(what: &str, error: &kube::Error) -> Failure {
-    let (why, remedy) = match error {
-        kube::Error::Api(status) if status.is_forbidden() => (
-            status.message.clone(),
-            "use a kubeconfig whose user may do this; installing needs cluster-admin or its like",
-        ),
-        kube::Error::Api(status) if status.is_invalid() => (status.message.clone(), "correct what the message names"),
-        kube::Error::Api(status) => (
-            status.message.clone(),
-            "do what the message says, then run the command again",
-        ),
-        other => (other.to_string(), "see whether the cluster answers: kubectl get nodes"),
-    };
-    Failure::new(what, why, remedy)
 }

@@ -1,5 +1,6 @@
 //! What the user sees while something is done: a line per step.
 
+use crate::failure::Failure;
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -21,30 +22,6 @@ pub(crate) struct Step {
     step: String,
     state: String,
     detail: String,
-}
-
-/// Why a step failed, and what to do.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Failure {
-    /// What did not happen.
-    pub(crate) what: String,
-    /// Why, as far as it is known.
-    pub(crate) why: Vec<String>,
-    /// The last lines of the log of whatever failed.
-    pub(crate) log: Vec<String>,
-    /// What to do.
-    pub(crate) remedy: String,
-}
-
-impl Failure {
-    pub(crate) fn new(what: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            why: vec![why.into()],
-            log: Vec::new(),
-            remedy: remedy.into(),
-        }
-    }
 }
 
 /// The line that is being worked on, and those that are done.

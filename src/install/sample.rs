@@ -1,8 +1,9 @@
 //! The sample: its namespace joins the mesh, then its applications are made and waited for.
 
-use super::cluster::{describe, refused};
-use super::progress::Failure;
+use super::cluster::describe;
 use super::{Installation, built_in, manifests, wait};
+use crate::connect::refused;
+use crate::failure::Failure;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};

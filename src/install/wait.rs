@@ -1,7 +1,8 @@
 //! Waiting until something works, and finding out why it does not.
 
-use super::cluster::refused;
-use super::progress::{Failure, Progress};
+use super::progress::Progress;
+use crate::connect::refused;
+use crate::failure::Failure;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};

@@ -1,7 +1,9 @@
 //! `mizzen operator plan`: what the operator would make, without a cluster.
 
-use anyhow::{Context, bail};
-use mizzen_desired::{Settings, ValidatedMesh};
+use crate::output::{self, Output};
+use anyhow::{Context, anyhow, bail};
+use mizzen_crds::yaml;
+use mizzen_desired::{Manifest, Settings, SpecErrors, ValidatedMesh};
 use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,32 +12,51 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   mizzen operator plan -f smcp.yaml
-  kubectl get smcp -n istio-system basic -o yaml | mizzen operator plan -f -")]
+  kubectl get smcp -n istio-system basic -o yaml | mizzen operator plan -f -
+  mizzen operator plan -f smcp.yaml -o json | jq '.items[].metadata.name'")]
 pub(crate) struct Args {
     /// A file with a ServiceMeshControlPlane, or - for standard input.
     #[arg(short, long)]
     filename: PathBuf,
+    /// How the objects are printed: as YAML with comments, or as a List in JSON.
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    output: Output,
 }
 
 /// Prints the plan of every ServiceMeshControlPlane in the file.
 pub(super) fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     let text = read(&args.filename)?;
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(&text).with_context(|| format!("{} is not YAML", args.filename.display()))?;
+    let name = if args.filename == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        args.filename.display().to_string()
+    };
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+        .map_err(|error| anyhow!("{name} is not YAML: {}", yaml::reason(&error, 1)))?;
     let meshes: Vec<_> = documents
         .iter()
         .filter(|d| d.get("kind").is_some_and(|kind| kind == "ServiceMeshControlPlane"))
         .collect();
     if meshes.is_empty() {
-        bail!("{} holds no ServiceMeshControlPlane", args.filename.display());
+        bail!("{name} holds no ServiceMeshControlPlane; write one, with apiVersion: maistra.io/v2");
     }
-    for mesh in meshes {
-        crate::output::write(&plan(mesh, settings)?)?;
+    let plans = meshes.into_iter().map(|mesh| check(mesh, settings));
+    let plans = plans.collect::<Result<Vec<_>, _>>()?;
+    match args.output {
+        Output::Yaml => {
+            for plan in &plans {
+                output::write(&yaml_of(plan)?)?;
+            }
+        }
+        Output::Json => {
+            let objects: Vec<_> = plans.iter().flat_map(ValidatedMesh::manifests).collect();
+            output::write_list(objects.iter().map(Manifest::body))?;
+        }
     }
     Ok(())
 }
 
-fn plan(mesh: &Value, settings: &Settings) -> anyhow::Result<String> {
+fn check(mesh: &Value, settings: &Settings) -> Result<ValidatedMesh, SpecErrors> {
     let mut mesh = mesh.clone();
     // What kubectl would do with it.
     if mesh.pointer("/metadata/namespace").is_none()
@@ -43,7 +64,10 @@ fn plan(mesh: &Value, settings: &Settings) -> anyhow::Result<String> {
     {
         metadata.insert("namespace".to_owned(), "default".into());
     }
-    let valid = ValidatedMesh::check_raw(&mesh, settings)?;
+    ValidatedMesh::check_raw(&mesh, settings)
+}
+
+fn yaml_of(valid: &ValidatedMesh) -> anyhow::Result<String> {
     let mut text = String::new();
     for field in valid.not_acted_on() {
         text.push_str(&format!("# accepted, and not yet acted on: {field}\n"));
@@ -89,7 +113,7 @@ mod tests {
     fn the_plan_is_readable_yaml() {
         let mesh = json!({"kind": "ServiceMeshControlPlane", "metadata": {"name": "basic"},
                           "spec": {"profiles": ["demo"], "tracing": {"sampling": 1}}});
-        let text = plan(&mesh, &settings()).unwrap();
+        let text = yaml_of(&check(&mesh, &settings()).unwrap()).unwrap();
         assert!(text.starts_with("# accepted, and not yet acted on: spec.tracing.sampling\n---\n"));
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         assert!(objects.len() > 12);

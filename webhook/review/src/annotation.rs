@@ -5,6 +5,7 @@
 
 mod value;
 
+use mizzen_crds::yaml;
 use mizzen_desired::is_quantity;
 use std::collections::BTreeMap;
 
@@ -319,8 +320,8 @@ fn proxy_config(reader: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Proxy
         value: text.to_owned(),
         expected: expected.into(),
     };
-    let overlay: ProxyConfig =
-        serde_saphyr::from_str(text).map_err(|e| error(format!("Istio's ProxyConfig as YAML ({e})")))?;
+    let overlay: ProxyConfig = serde_saphyr::from_str(text)
+        .map_err(|e| error(format!("Istio's ProxyConfig as YAML ({})", yaml::reason(&e, 1))))?;
     for field in overlay.rest.keys() {
         if !PROXY_CONFIG_NOT_ACTED_ON.contains(&field.as_str()) {
             return Err(error(format!("only fields of Istio's ProxyConfig; {field} is none")));

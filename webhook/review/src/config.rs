@@ -235,8 +235,12 @@ pub struct Readiness {
 
 /// Why a text is not an injector configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("the injector configuration cannot be read: {0}")]
-pub struct ConfigError(serde_json::Error);
+#[error("the injector configuration cannot be read: {field}{reason}")]
+pub struct ConfigError {
+    /// The path of the field, and `: `; empty where it is not one field that is wrong.
+    field: String,
+    reason: String,
+}
 
 impl InjectConfig {
     /// A configuration with every default.
@@ -279,7 +283,18 @@ impl InjectConfig {
 
     /// Reads the JSON that stands in the ConfigMap.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        serde_json::from_str(text).map_err(ConfigError)
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            ConfigError {
+                field: if path == "." {
+                    String::new()
+                } else {
+                    format!("{path}: ")
+                },
+                reason: error.into_inner().to_string(),
+            }
+        })
     }
 
     /// Where sidecars find CA and discovery, as `host:port`.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use mizzen_crds::yaml;
 use serde_json::Value;
 
 use crate::config::InjectConfig;
@@ -47,13 +48,11 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A document is not YAML.
-    #[error("document {document} (from line {line} on) is not YAML: {reason}")]
+    #[error("document {document} is not YAML: {reason}")]
     Yaml {
         /// Counted from 1.
         document: usize,
-        /// The file's line that it begins in, counted from 1.
-        line: usize,
-        /// What the parser says; lines in it count from the document's first.
+        /// What the parser says, with the line of the file.
         reason: String,
     },
     /// A pod cannot be injected.
@@ -86,15 +85,13 @@ pub fn inject_manifest(text: &str, config: &InjectConfig, namespace: &str) -> Re
             serde_saphyr::from_str_with_options(document.body, yaml_options()).map_err(|error| {
                 ManifestError::Yaml {
                     document: at + 1,
-                    line: document.line,
-                    reason: error.to_string(),
+                    reason: yaml::reason(&error, document.line),
                 }
             })?;
-        let Some(mut object) = parsed.filter(Value::is_object) else {
-            rendered.text.push_str(document.body);
-            continue;
-        };
-        if object_inject(&mut object, config, namespace, &mut rendered.outcomes)? {
+        let mut object = parsed.unwrap_or_default();
+        let place = format!("document {}", at + 1);
+        // Whoever writes `---` at both ends means nothing by it.
+        if !object.is_null() && object_inject(&mut object, &place, config, namespace, &mut rendered.outcomes)? {
             write(&object, document.body, &mut rendered.text)?;
         } else {
             rendered.text.push_str(document.body);
@@ -103,23 +100,43 @@ pub fn inject_manifest(text: &str, config: &InjectConfig, namespace: &str) -> Re
     Ok(rendered)
 }
 
-/// Injects one object, or those in a list. Tells whether anything changed.
+/// Injects one object, or those in a list. Tells whether anything changed. `place` is the name of what has none.
 fn object_inject(
     object: &mut Value,
+    place: &str,
     config: &InjectConfig,
     namespace: &str,
     outcomes: &mut Vec<Outcome>,
 ) -> Result<bool, ManifestError> {
     let kind = text(object, "/kind").to_owned();
+    let mut pass = |object: String, reason: String| {
+        outcomes.push(Outcome {
+            object,
+            skipped: Some(reason),
+            warnings: Vec::new(),
+        });
+        Ok(false)
+    };
+    if kind.is_empty() {
+        return pass(
+            place.to_owned(),
+            "it is no object of Kubernetes: it has no kind".to_owned(),
+        );
+    }
     if kind == "List" {
+        let items = object.get_mut("items").and_then(Value::as_array_mut);
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return pass(format!("{place} (List)"), "there is nothing in it".to_owned());
+        };
         let mut changed = false;
-        for item in object
-            .get_mut("items")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
-            changed |= object_inject(item, config, namespace, outcomes)?;
+        for (at, item) in items.iter_mut().enumerate() {
+            changed |= object_inject(
+                item,
+                &format!("{place} (List), items[{at}]"),
+                config,
+                namespace,
+                outcomes,
+            )?;
         }
         return Ok(changed);
     }
@@ -131,7 +148,7 @@ fn object_inject(
     }
     .to_owned();
     let name = text(object, "/metadata/name");
-    let label = format!("{kind} {namespace}/{name}");
+    let label = label(object, &kind, &namespace);
     let workload = Workload {
         api_version: text(object, "/apiVersion").to_owned(),
         kind: kind.clone(),
@@ -147,14 +164,7 @@ fn object_inject(
         (path.and_then(|path| object.pointer_mut(path)), Some(workload))
     };
     let Some(pod) = pod else {
-        if let Some(reason) = unread_pods(object) {
-            outcomes.push(Outcome {
-                object: label,
-                skipped: Some(reason),
-                warnings: Vec::new(),
-            });
-        }
-        return Ok(false);
+        return pass(label, unread_pods(object));
     };
     let (skipped, warnings) =
         pod_inject(pod, config, &namespace, workload).map_err(|source| ManifestError::Inject {
@@ -170,8 +180,22 @@ fn object_inject(
     Ok(changed)
 }
 
-/// Says so if an object of a kind that is passed unread holds pods: they get their sidecar in the cluster, or none.
-fn unread_pods(object: &Value) -> Option<String> {
+/// What users call an object. Of one that holds no pods and names no namespace nobody knows whether it is in one.
+fn label(object: &Value, kind: &str, namespace: &str) -> String {
+    let name = match text(object, "/metadata/name") {
+        "" => format!("{}…", text(object, "/metadata/generateName")),
+        name => name.to_owned(),
+    };
+    let pods = kind == "Pod" || TEMPLATES.iter().any(|(template, _)| *template == kind);
+    if pods || !text(object, "/metadata/namespace").is_empty() {
+        format!("{kind} {namespace}/{name}")
+    } else {
+        format!("{kind} {name}")
+    }
+}
+
+/// Why an object of another kind is passed. If it holds pods they get their sidecar in the cluster, or none.
+fn unread_pods(object: &Value) -> String {
     let is_pod = |pod: &Value| pod.pointer("/spec/containers").is_some_and(Value::is_array);
     let kind = text(object, "/kind");
     let templates = ["/spec/template", "/spec/jobTemplate/spec/template", "/template"];
@@ -181,9 +205,13 @@ fn unread_pods(object: &Value) -> Option<String> {
                 .iter()
                 .any(|item| is_pod(item) || templates.iter().any(|path| item.pointer(path).is_some_and(is_pod)))
         });
-    found.then(|| {
-        format!("it holds pods, and the kind {kind} is not one that is injected in files: the webhook of the mesh injects its pods")
-    })
+    if found {
+        format!(
+            "it holds pods, and the kind {kind} is not one that is injected in files: the webhook of the mesh injects its pods"
+        )
+    } else {
+        "it holds no pods".to_owned()
+    }
 }
 
 fn pod_inject(
@@ -266,7 +294,8 @@ struct Document<'a> {
     /// The line that ends the document before, if there is one.
     separator: &'a str,
     body: &'a str,
-    line: usize,
+    /// The file's line that it begins in, counted from 1.
+    line: u64,
 }
 
 /// Cuts a stream at the lines that separate documents. Nothing is lost: joined again, the parts are the text.
@@ -275,7 +304,7 @@ fn documents(text: &str) -> Vec<Document<'_>> {
     let mut separator = "";
     let (mut start, mut first_line) = (0, 1);
     let mut at = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
+    for (number, line) in (2..).zip(text.split_inclusive('\n')) {
         let end = at + line.len();
         if is_separator(line) {
             documents.push(Document {
@@ -285,7 +314,7 @@ fn documents(text: &str) -> Vec<Document<'_>> {
             });
             separator = text.get(at..end).unwrap_or_default();
             start = end;
-            first_line = number + 2;
+            first_line = number;
         }
         at = end;
     }
@@ -309,6 +338,7 @@ fn is_separator(line: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::Images;
+    use serde_json::json;
 
     fn config() -> InjectConfig {
         let images: Images = serde_json::from_str(r#"{"registry": "r", "tag": "t"}"#).unwrap();
@@ -360,10 +390,13 @@ spec: {containers: [{name: a, image: b}]}
         );
         assert!(once.text.ends_with(&format!("---\n{UNTOUCHED}")));
         let names: Vec<_> = once.outcomes.iter().map(|outcome| outcome.object.as_str()).collect();
-        assert_eq!(names, ["Pod shop/refuses", "Pod shop/cart", "Pod shop/refuses"]);
+        let neighbours = ["Service cart", "ConfigMap …", "Pod shop/refuses"];
+        let all = [&neighbours[..], &["Pod shop/cart"], &neighbours].concat();
+        assert_eq!(names, all);
+        assert_eq!(once.outcomes[0].skipped.as_deref(), Some("it holds no pods"));
         let twice = inject_manifest(&once.text, &config(), "shop").unwrap();
         assert_eq!(twice.text, once.text);
-        assert_eq!(twice.outcomes[1].skipped.as_deref(), Some("it has its sidecar already"));
+        assert_eq!(twice.outcomes[3].skipped.as_deref(), Some("it has its sidecar already"));
     }
 
     // B2
@@ -404,7 +437,7 @@ spec: {containers: [{name: a, image: b}]}
             .iter()
             .map(|outcome| outcome.object.as_str())
             .collect();
-        assert_eq!(said, ["DeploymentConfig shop/a", "PodList shop/"]);
+        assert_eq!(said, ["DeploymentConfig a", "PodList …", "ConfigMap …"]);
         assert!(
             rendered.outcomes[0]
                 .skipped
@@ -416,13 +449,66 @@ spec: {containers: [{name: a, image: b}]}
 
     // B2
     #[test]
+    fn every_kind_with_a_pod_template_is_injected_alone_and_in_a_list() {
+        let pod = json!({"spec": {"containers": [{"name": "a", "image": "b"}]}});
+        let items: Vec<_> = TEMPLATES
+            .iter()
+            .map(|(kind, path)| {
+                let mut object =
+                    json!({"apiVersion": "x/v1", "kind": kind, "metadata": {"name": "a", "namespace": "own"}});
+                let steps: Vec<_> = path.split('/').skip(1).collect();
+                let inner = steps
+                    .iter()
+                    .rev()
+                    .fold(pod.clone(), |inner, step| json!({ (*step): inner }));
+                object["spec"] = inner["spec"].clone();
+                object
+            })
+            .collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        let rendered = inject_manifest(&list.to_string(), &config(), "shop").unwrap();
+        assert!(rendered.outcomes.iter().all(|outcome| outcome.skipped.is_none()));
+        let names: Vec<_> = rendered.outcomes.iter().map(|outcome| outcome.object.clone()).collect();
+        assert_eq!(names, TEMPLATES.map(|(kind, _)| format!("{kind} own/a")));
+        assert_eq!(rendered.text.matches("name: istio-proxy").count(), TEMPLATES.len());
+        for item in items {
+            let alone = inject_manifest(&item.to_string(), &config(), "shop").unwrap();
+            assert_eq!(alone.text.matches("name: istio-proxy").count(), 1, "{}", alone.text);
+        }
+    }
+
+    // B2
+    #[test]
+    fn odd_documents_pass_with_a_word_and_empty_ones_without() {
+        let text = "---\n# nothing\n---\njust text\n---\n- 1\n---\na: 1\n---\nkind: List\nitems: []\n---\nkind: List\nitems: [3]\n---\n{kind: Pod, metadata: {generateName: web-, labels: {sidecar.istio.io/inject: 'false'}}}\n---\n";
+        let rendered = inject_manifest(text, &config(), "shop").unwrap();
+        assert_eq!(rendered.text, text);
+        let said: Vec<_> = rendered
+            .outcomes
+            .iter()
+            .map(|outcome| format!("{}: {}", outcome.object, outcome.skipped.as_deref().unwrap()))
+            .collect();
+        let no_object = "it is no object of Kubernetes: it has no kind";
+        assert_eq!(
+            said,
+            [
+                format!("document 3: {no_object}"),
+                format!("document 4: {no_object}"),
+                format!("document 5: {no_object}"),
+                "document 6 (List): there is nothing in it".to_owned(),
+                format!("document 7 (List), items[0]: {no_object}"),
+                "Pod shop/web-…: it says sidecar.istio.io/inject: \"false\"".to_owned(),
+            ]
+        );
+    }
+
+    // B2
+    #[test]
     fn a_broken_document_is_named_with_its_place() {
-        let error = inject_manifest("a: 1\n---\nb: [\n", &config(), "shop").unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("document 2 (from line 3 on) is not YAML: "),
-            "{error}"
+        let error = inject_manifest("a: 1\n---\n\nb: [\n", &config(), "shop").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "document 2 is not YAML: line 4 column 4: unclosed bracket '['"
         );
         let bad =
             "kind: Pod\nmetadata: {name: x, annotations: {sidecar.istio.io/logLevel: loud}}\nspec: {containers: []}\n";

@@ -36,7 +36,7 @@ pub fn mesh_config(yaml: &str, settings: &Settings) -> Configured {
     let mut reader = Reader::new(settings.root_namespace(), &settings.defaults.cluster_domain);
     let r = &mut reader;
     let root: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| {
-        let why = error.to_string().lines().next().unwrap_or_default().to_owned();
+        let why = mizzen_crds::yaml::reason(&error, 1);
         r.refuse(Reason::Yaml { why });
         Value::Null
     });
