@@ -18,6 +18,10 @@ pub enum DryRun {
 
 /// Sends a pod's traffic through its sidecar: programs nf_tables rules in the current network namespace.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  mizzen-proxy redirect -i '*' -b '*' -d 15090,15021,15020    what the init container of a pod runs
+  mizzen-proxy redirect -i '*' -b '*' --dry-run               the rules, as nft reads them
+  mizzen-proxy redirect --clean                               no rules any more")]
 pub struct Args {
     /// Port that outbound connections are sent to
     #[arg(short = 'p', long = "envoy-port", default_value_t = 15001)]
@@ -90,6 +94,14 @@ impl TryFrom<&Args> for Options {
                     expected: "a port from 1 to 65535",
                 });
             }
+        }
+        if args.outbound_port == args.inbound_port {
+            // The sidecar tells by the port in which direction a connection goes.
+            return Err(RedirectError::Flag {
+                flag: "-z",
+                value: args.inbound_port.to_string(),
+                expected: "another port than that of -p",
+            });
         }
         let uids = options::ids("-u", &args.proxy_uid)?;
         let gids = match &args.proxy_gid {

@@ -168,6 +168,10 @@ fn bad_flags_are_named() {
         fault(&["-i", "10.0.0.0/33"]),
         "flag -i: `10.0.0.0/33` is not an address or a network in CIDR form"
     );
+    assert_eq!(
+        fault(&["-p", "15006", "-z", "15006"]),
+        "flag -z: `15006` is not another port than that of -p"
+    );
     assert_eq!(fault(&["-u", "root"]), "flag -u: `root` is not a numeric id");
     assert_eq!(fault(&["-c", "a b\"c"]), "flag -c: `a b\"c` is not an interface name");
     assert!(matches!(
