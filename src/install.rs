@@ -2,7 +2,9 @@
 //! sample, each by server-side apply; and waits until it all works.
 
 pub(crate) mod cluster;
+mod gateway;
 pub(crate) mod manifests;
+mod mesh;
 pub(crate) mod progress;
 mod sample;
 pub(crate) mod wait;
@@ -10,12 +12,9 @@ pub(crate) mod wait;
 use crate::connect::{self, refused};
 use crate::failure::Failure;
 use cluster::Cluster;
-use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use manifests::{Images, OPERATOR_NAMESPACE};
-use mizzen_crds::maistra::{Condition, ConditionReason, ConditionStatus, ConditionType, ServiceMeshControlPlane};
 use progress::{Output, Progress};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -218,148 +217,6 @@ impl<'a> Installation<'a> {
         self.progress.done("ready", OPERATOR_NAMESPACE);
         Ok(())
     }
-
-    async fn mesh(&mut self) -> Result<(), Failure> {
-        self.progress.start("mesh");
-        let deadline = self.deadline();
-        let Args {
-            namespace,
-            name,
-            profile,
-            ..
-        } = self.args;
-        let mut generation = 0;
-        for object in manifests::mesh(namespace, name, profile) {
-            generation = self
-                .cluster
-                .apply(&object, deadline)
-                .await?
-                .metadata
-                .generation
-                .unwrap_or_default();
-        }
-        let api: Api<ServiceMeshControlPlane> = Api::namespaced(self.cluster.client.clone(), namespace);
-        let mut patience = wait::Patience::default();
-        loop {
-            let mesh = api
-                .get(name)
-                .await
-                .map_err(|error| refused("the mesh cannot be read", &error))?;
-            let status = mesh.status.unwrap_or_default();
-            let current = status.observed_generation.is_some_and(|seen| seen >= generation);
-            let count = status
-                .annotations
-                .as_ref()
-                .and_then(|a| a.get("readyComponentCount"))
-                .cloned();
-            let count = count.unwrap_or_default();
-            let ready = condition(status.conditions.as_deref(), ConditionType::Ready).filter(|_| current);
-            if ready.is_some_and(|c| c.status == ConditionStatus::True) {
-                let version = status.chart_version.unwrap_or_default();
-                let detail = format!("{namespace}/{name} · {} · {version}", profile.join(", "));
-                self.progress.done(&format!("ready {count}"), &detail);
-                return Ok(());
-            }
-            let why = ready
-                .and_then(|c| c.message.clone())
-                .unwrap_or_else(|| "the operator looks at it".to_owned());
-            let reason = ready.and_then(|c| c.reason);
-            self.progress.note(&format!("{count} {why}"));
-            if matches!(
-                reason,
-                Some(ConditionReason::ValidationError | ConditionReason::ErrMultipleSmcps)
-            ) {
-                return Err(Failure::new(
-                    "the operator refuses the mesh",
-                    why,
-                    "change what the message names",
-                ));
-            }
-            let client = &self.cluster.client;
-            let pods = wait::pods(client, namespace, &format!("maistra.io/owner={namespace}")).await;
-            if patience.ends(pods.iter().any(wait::hopeless)) || Instant::now() > deadline {
-                let what = format!("{namespace}/{name} does not become ready ({count})");
-                return Err(wait::explain(client, namespace, what, why, &pods).await);
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    /// Where the mesh is entered.
-    async fn gateway(&mut self) -> Result<(), Failure> {
-        self.progress.start("gateway");
-        let client = self.cluster.client.clone();
-        let services: Api<Service> = Api::namespaced(client.clone(), &self.args.namespace);
-        let found = services.get_opt("istio-ingressgateway").await;
-        let Some(service) = found.map_err(|error| refused("the gateway cannot be read", &error))? else {
-            return Ok(());
-        };
-        let balanced = service
-            .status
-            .as_ref()
-            .and_then(|s| s.load_balancer.as_ref())
-            .and_then(|l| l.ingress.as_ref());
-        let balanced = balanced
-            .into_iter()
-            .flatten()
-            .find_map(|i| i.ip.clone().or_else(|| i.hostname.clone()));
-        let spec = service.spec.unwrap_or_default();
-        let http = spec
-            .ports
-            .iter()
-            .flatten()
-            .find(|p| matches!(p.name.as_deref(), Some("http2" | "http")));
-        let address = match (balanced, http.and_then(|port| port.node_port)) {
-            (Some(address), _) => format!("http://{address}"),
-            (None, Some(port)) => {
-                let nodes = Api::<Node>::all(client).list(&ListParams::default()).await;
-                let nodes = nodes
-                    .map_err(|error| refused("the nodes cannot be listed", &error))?
-                    .items;
-                let Some(address) = nodes.iter().find_map(address) else {
-                    self.progress.done("node port", &port.to_string());
-                    return Ok(());
-                };
-                if address.contains(':') {
-                    format!("http://[{address}]:{port}")
-                } else {
-                    format!("http://{address}:{port}")
-                }
-            }
-            (None, None) => {
-                let command = format!(
-                    "kubectl port-forward -n {} service/istio-ingressgateway 8080:80",
-                    self.args.namespace
-                );
-                self.progress.done("inside only", &command);
-                return Ok(());
-            }
-        };
-        self.progress.done(&address, "");
-        Ok(())
-    }
-}
-
-/// The address under which a node that works is reached.
-fn address(node: &Node) -> Option<String> {
-    let status = node.status.as_ref()?;
-    let ready = status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|c| c.type_ == "Ready" && c.status == "True");
-    let addresses = status.addresses.iter().flatten();
-    addresses
-        .filter(|_| ready)
-        .find(|a| a.type_ == "InternalIP")
-        .map(|a| a.address.clone())
-}
-
-fn condition(conditions: Option<&[Condition]>, kind: ConditionType) -> Option<&Condition> {
-    conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| condition.kind == kind)
 }
 
 /// What is built in is tested; if it were wrong after all, this would say so.

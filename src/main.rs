@@ -65,7 +65,11 @@ fn main() -> ExitCode {
     let server = matches!(cli.command, Command::Discovery(_))
         || matches!(&cli.command, Command::Operator(args) if args.serves());
     // What goes wrong between a command and the cluster the command says itself, once.
-    start_logging(if server { "info" } else { "warn,kube_client=off,rustls_platform_verifier=off" });
+    start_logging(if server {
+        "info"
+    } else {
+        "warn,kube_client=off,rustls_platform_verifier=off"
+    });
     // Before anything speaks TLS: with no default, the first use would have to choose, and a library might.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed first");

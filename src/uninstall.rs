@@ -1,6 +1,10 @@
 //! `mizzen uninstall`: removes what `mizzen install` made and what the operator made, and says what it leaves and why.
 
-use crate::connect::{self, refused};
+mod namespace;
+mod objects;
+mod sweep;
+
+use crate::connect;
 use crate::failure::Failure;
 use crate::install::cluster::Cluster;
 use crate::install::manifests::{self, INSTALLED, INSTALLER, Images, OPERATOR_NAMESPACE};
@@ -8,18 +12,13 @@ use crate::install::progress::{Output, Progress};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource, ResourceExt};
-use mizzen_crds::maistra::{ServiceMeshControlPlane, ServiceMeshMember, ServiceMeshMemberRoll};
-use mizzen_desired::{drift, labels};
-use mizzen_operator::apply;
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Client, ResourceExt};
+use mizzen_crds::maistra::{ServiceMeshControlPlane, ServiceMeshMemberRoll};
+use objects::{failed, ignore_missing, installed, list, objects_of, strip_finalizer};
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -83,10 +82,6 @@ struct Removal<'a> {
     cluster: Cluster,
     progress: &'a mut Progress,
     left: Vec<(String, String)>,
-}
-
-fn failed(error: &kube::Error) -> Failure {
-    refused("the cluster refuses", error)
 }
 
 impl Removal<'_> {
@@ -212,43 +207,6 @@ impl Removal<'_> {
         }
     }
 
-    /// What the operator would do, without it.
-    async fn sweep(&mut self, client: &Client) -> Result<(), Failure> {
-        let remedy = "run the command again";
-        let wrong = |error: apply::ApplyError| Failure::new("an object cannot be removed", error.to_string(), remedy);
-        let mut owned = apply::owned(client, labels::OWNER).await.map_err(wrong)?;
-        owned.sort_by_key(|id| !id.kind.ends_with("WebhookConfiguration"));
-        for id in owned {
-            if apply::fetch(client, &id)
-                .await
-                .map_err(wrong)?
-                .as_ref()
-                .is_some_and(drift::is_ours)
-            {
-                apply::delete(client, &id).await.map_err(wrong)?;
-            }
-        }
-        let namespaces: Api<Namespace> = Api::all(client.clone());
-        let members = ListParams::default().labels(labels::MEMBER_OF);
-        for namespace in namespaces.list(&members).await.map_err(|e| failed(&e))? {
-            let name = namespace.name_any();
-            let patch = json!({ "metadata": { "labels": { (labels::MEMBER_OF): null } } });
-            namespaces
-                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .map_err(|e| failed(&e))?;
-            let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &name);
-            let bundle = maps.get_opt("istio-ca-root-cert").await.map_err(|e| failed(&e))?;
-            if bundle.is_some_and(|bundle| bundle.labels().contains_key(labels::MEMBER_OF)) {
-                ignore_missing(maps.delete("istio-ca-root-cert", &DeleteParams::default()).await)?;
-            }
-        }
-        for mesh in list::<ServiceMeshControlPlane>(client).await? {
-            strip_finalizer(client, &mesh).await?;
-        }
-        Ok(())
-    }
-
     /// What a control plane made for itself: the key of its CA, and its leases.
     async fn leftovers(&self, client: &Client, namespace: &str, name: &str) -> Result<(), Failure> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
@@ -260,27 +218,6 @@ impl Removal<'_> {
                 ignore_missing(leases.delete(&lease.name_any(), &DeleteParams::default()).await)?;
             }
         }
-        Ok(())
-    }
-
-    /// Removes a namespace that install made, unless something of the user's is in it.
-    async fn namespace(&mut self, client: &Client, name: &str) -> Result<(), Failure> {
-        let api: Api<Namespace> = Api::all(client.clone());
-        let Some(found) = api.get_opt(name).await.map_err(|e| failed(&e))? else {
-            return Ok(());
-        };
-        if found.labels().get(INSTALLED).is_none_or(|by| by != INSTALLER) {
-            self.left
-                .push((format!("namespace {name}"), "install did not make it".to_owned()));
-            return Ok(());
-        }
-        let users = users_objects(client, name).await?;
-        if users.is_empty() || self.args.purge {
-            ignore_missing(api.delete(name, &DeleteParams::default()).await)?;
-            return self.gone(name).await;
-        }
-        let why = format!("it holds {}", users.join(", "));
-        self.left.push((format!("namespace {name}"), why));
         Ok(())
     }
 
@@ -311,24 +248,6 @@ impl Removal<'_> {
             if was_there { "removed" } else { "none" },
             if was_there { OPERATOR_NAMESPACE } else { "" },
         );
-        Ok(())
-    }
-
-    async fn gone(&mut self, namespace: &str) -> Result<(), Failure> {
-        let api: Api<Namespace> = Api::all(self.client());
-        let deadline = Instant::now() + self.args.timeout;
-        while api.get_opt(namespace).await.map_err(|e| failed(&e))?.is_some() {
-            if Instant::now() > deadline {
-                let remedy = format!("see what holds it: kubectl describe namespace {namespace}");
-                return Err(Failure::new(
-                    format!("namespace {namespace} does not go"),
-                    "it is still there",
-                    remedy,
-                ));
-            }
-            self.progress.note(&format!("namespace {namespace} goes"));
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
         Ok(())
     }
 
@@ -382,138 +301,4 @@ impl Removal<'_> {
         self.progress.done(&format!("removed {removed}"), &detail);
         Ok(())
     }
-}
-
-fn installed(object: &DynamicObject) -> bool {
-    object.labels().get(INSTALLED).is_some_and(|by| by == INSTALLER)
-}
-
-/// All objects of a kind; none if the cluster does not have the kind.
-async fn list<K>(client: &Client) -> Result<Vec<K>, Failure>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
-    match Api::<K>::all(client.clone()).list(&ListParams::default()).await {
-        Ok(list) => Ok(list.items),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        Err(error) => Err(failed(&error)),
-    }
-}
-
-async fn strip_finalizer<K>(client: &Client, object: &K) -> Result<(), Failure>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
-    let finalizers: Vec<_> = object.finalizers().iter().filter(|f| *f != labels::FINALIZER).collect();
-    if finalizers.len() == object.finalizers().len() {
-        return Ok(());
-    }
-    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    let patch = json!({ "metadata": { "finalizers": finalizers } });
-    ignore_missing(
-        api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-            .await,
-    )
-}
-
-fn ignore_missing<T>(done: Result<T, kube::Error>) -> Result<(), Failure> {
-    match done {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(failed(&error)),
-    }
-}
-
-/// `namespace/name` of every object of a CRD.
-async fn objects_of(client: &Client, crd: &CustomResourceDefinition) -> Result<Vec<String>, Failure> {
-    let Some(version) = crd.spec.versions.iter().find(|v| v.served) else {
-        return Ok(Vec::new());
-    };
-    let resource = ApiResource {
-        group: crd.spec.group.clone(),
-        version: version.name.clone(),
-        api_version: format!("{}/{}", crd.spec.group, version.name),
-        kind: crd.spec.names.kind.clone(),
-        plural: crd.spec.names.plural.clone(),
-    };
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let objects = api
-        .list_metadata(&ListParams::default())
-        .await
-        .map_err(|e| failed(&e))?
-        .items;
-    let alive = objects
-        .iter()
-        .filter(|object| object.metadata.deletion_timestamp.is_none());
-    Ok(alive
-        .map(|o| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any()))
-        .collect())
-}
-
-/// What users have in a namespace: what runs there, what it needs, and the mesh's kinds.
-async fn users_objects(client: &Client, namespace: &str) -> Result<Vec<String>, Failure> {
-    let mut found = Vec::new();
-    names::<Deployment>(client, namespace, |_| true, &mut found).await?;
-    names::<Service>(client, namespace, |_| true, &mut found).await?;
-    names::<ConfigMap>(
-        client,
-        namespace,
-        |o| !matches!(o, "kube-root-ca.crt" | "istio-ca-root-cert"),
-        &mut found,
-    )
-    .await?;
-    names::<Secret>(client, namespace, |_| true, &mut found).await?;
-    for roll in list::<ServiceMeshMemberRoll>(client).await? {
-        if roll.namespace().as_deref() == Some(namespace) && roll.metadata.deletion_timestamp.is_none() {
-            found.push(format!("ServiceMeshMemberRoll {}", roll.name_any()));
-        }
-    }
-    for member in list::<ServiceMeshMember>(client).await? {
-        if member.namespace().as_deref() == Some(namespace) {
-            found.push(format!("ServiceMeshMember {}", member.name_any()));
-        }
-    }
-    for (kind, plural, group) in [
-        ("VirtualService", "virtualservices", "networking.istio.io"),
-        ("DestinationRule", "destinationrules", "networking.istio.io"),
-        ("Gateway", "gateways", "networking.istio.io"),
-        ("PeerAuthentication", "peerauthentications", "security.istio.io"),
-    ] {
-        let resource = ApiResource {
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            api_version: format!("{group}/v1"),
-            kind: kind.to_owned(),
-            plural: plural.to_owned(),
-        };
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        match api.list_metadata(&ListParams::default()).await {
-            Ok(list) => found.extend(list.items.iter().map(|o| format!("{kind} {}", o.name_any()))),
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(failed(&error)),
-        }
-    }
-    Ok(found)
-}
-
-async fn names<K>(
-    client: &Client,
-    namespace: &str,
-    counts: fn(&str) -> bool,
-    found: &mut Vec<String>,
-) -> Result<(), Failure>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
-    let objects = Api::<K>::namespaced(client.clone(), namespace)
-        .list_metadata(&ListParams::default())
-        .await;
-    for object in objects.map_err(|e| failed(&e))? {
-        let name = object.name_any();
-        if object.metadata.deletion_timestamp.is_none() && counts(&name) && !object.labels().contains_key(labels::OWNER)
-        {
-            found.push(format!("{} {name}", K::kind(&())));
-        }
-    }
-    Ok(())
 }

@@ -1,20 +1,22 @@
 //! The controller of ServiceMeshControlPlanes.
 
+mod components;
+mod delete;
+mod report;
+
 use crate::apply::{self, Applied, ApplyError};
-use crate::context::{Context, VERSION, about, now};
+use crate::context::{Context, VERSION, about};
 use crate::metrics::Wrote;
-use crate::status::{self, ComponentState, Facts, Phase, Progress};
-use crate::{namespaces, readiness};
+use crate::namespaces;
+use crate::status::{self, Progress};
+use components::{components, gates, needs_control_plane};
+use delete::{delete, delete_ours};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
-use mizzen_crds::maistra::{
-    ConditionReason, ConditionType, ControlPlaneStatus, SINGLETON_NAME, ServiceMeshControlPlane, ServiceMeshMemberRoll,
-};
-use mizzen_desired::{Component, FIELD_MANAGER, Manifest, MeshKey, ObjectId, ValidatedMesh, conflicts, drift, labels};
+use mizzen_crds::maistra::{ConditionReason, SINGLETON_NAME, ServiceMeshControlPlane, ServiceMeshMemberRoll};
+use mizzen_desired::{Component, FIELD_MANAGER, Manifest, ObjectId, ValidatedMesh, conflicts, labels};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -102,41 +104,6 @@ struct Reconciliation<'a> {
 }
 
 impl Reconciliation<'_> {
-    fn before(&self) -> ControlPlaneStatus {
-        self.mesh.status.clone().unwrap_or_default()
-    }
-
-    fn facts<'f>(
-        &self,
-        mesh: Option<&'f ValidatedMesh>,
-        progress: Progress,
-        components: BTreeMap<Component, ComponentState>,
-        now: &'f str,
-    ) -> Facts<'f> {
-        let generation = self.mesh.metadata.generation.unwrap_or_default();
-        Facts {
-            generation,
-            operator_version: VERSION,
-            mesh,
-            progress,
-            components,
-            now,
-        }
-    }
-
-    /// Reports why nothing is done; what runs keeps running.
-    async fn refuse(&self, reason: ConditionReason, message: String) -> Result<(), ReconcileError> {
-        let now = now();
-        let progress = Progress::Failed(reason, message.clone());
-        let next = status::next(&self.before(), &self.facts(None, progress, BTreeMap::new(), &now));
-        if self.write(&next).await? {
-            self.context
-                .event(&about(self.mesh), true, &format!("{reason:?}"), &message)
-                .await;
-        }
-        Ok(())
-    }
-
     async fn run(&self, mesh: &ValidatedMesh) -> Result<Action, ReconcileError> {
         self.ensure_finalizer().await?;
         let manifests = mesh.manifests();
@@ -214,31 +181,6 @@ impl Reconciliation<'_> {
             }
         });
         Ok(stream::iter(fetches).buffered(8).try_collect().await?)
-    }
-
-    /// Says that a new spec is being acted on, once.
-    async fn announce(
-        &self,
-        mesh: &ValidatedMesh,
-        phase: Phase,
-        manifests: &[Manifest],
-        live: &Live,
-    ) -> Result<(), ReconcileError> {
-        let before = self.before();
-        let same = before.observed_generation == self.mesh.metadata.generation
-            && before.operator_version.as_deref() == Some(VERSION);
-        if same || phase == Phase::Steady {
-            return Ok(());
-        }
-        let now = now();
-        let facts = self.facts(Some(mesh), Progress::Started, components(manifests, live), &now);
-        self.write(&status::next(&before, &facts)).await?;
-        let (reason, note) = match phase {
-            Phase::Installing => ("Installing", "the mesh is being installed"),
-            _ => ("Updating", "the mesh is being updated"),
-        };
-        self.context.event(&about(self.mesh), false, reason, note).await;
-        Ok(())
     }
 
     /// Brings every object to what it should be. One that fails does not keep the others from being right.
@@ -331,94 +273,6 @@ impl Reconciliation<'_> {
             Err(error) => Err(kube::Error::SerdeError(error).into()),
         }
     }
-
-    /// Adds to each Deployment that does not work what its pods say.
-    async fn explain(
-        &self,
-        mesh: &ValidatedMesh,
-        components: &mut BTreeMap<Component, ComponentState>,
-        live: &Live,
-    ) -> Result<(), ReconcileError> {
-        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &mesh.key().namespace);
-        for state in components.values_mut() {
-            for (resource, why) in &mut state.broken {
-                let Some(name) = resource.strip_prefix("Deployment/") else {
-                    continue;
-                };
-                let found = live.iter().find(|(id, _)| id.kind == "Deployment" && id.name == name);
-                let selector = found.and_then(|(_, live)| live.as_ref()?.pointer("/spec/selector/matchLabels"));
-                let Some(Value::Object(selector)) = selector else {
-                    continue;
-                };
-                let pairs = selector
-                    .iter()
-                    .filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)));
-                let list = ListParams::default().labels(&pairs.collect::<Vec<_>>().join(","));
-                if let Some(reason) = pods.list(&list).await?.items.iter().find_map(readiness::pod) {
-                    why.push_str(&format!(" ({reason})"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn report(
-        &self,
-        mesh: &ValidatedMesh,
-        phase: Phase,
-        progress: Progress,
-        components: BTreeMap<Component, ComponentState>,
-    ) -> Result<(), ReconcileError> {
-        // What was announced meanwhile is what this follows on.
-        let current = self
-            .api
-            .get_opt(&self.mesh.name_any())
-            .await?
-            .and_then(|mesh| mesh.status)
-            .unwrap_or_default();
-        let was_ready = status::holds(&current, ConditionType::Ready);
-        let now = now();
-        let next = status::next(&current, &self.facts(Some(mesh), progress, components, &now));
-        if current == next {
-            return Ok(());
-        }
-        apply::status(self.api, &self.mesh.name_any(), &next).await?;
-        let message = |kind| {
-            status::condition(&next, kind)
-                .and_then(|c| c.message.clone())
-                .unwrap_or_default()
-        };
-        let about = about(self.mesh);
-        let finished = |kind| status::holds(&next, kind) && !status::holds(&current, kind);
-        if finished(ConditionType::Installed) {
-            self.context
-                .event(&about, false, "Installed", "all objects of the mesh were made")
-                .await;
-        } else if finished(ConditionType::Reconciled) && phase != Phase::Steady {
-            self.context
-                .event(&about, false, "Updated", &message(ConditionType::Reconciled))
-                .await;
-        }
-        if finished(ConditionType::Ready) {
-            self.context
-                .event(&about, false, "Ready", &message(ConditionType::Ready))
-                .await;
-        } else if was_ready && !status::holds(&next, ConditionType::Ready) {
-            self.context
-                .event(&about, true, "NotReady", &message(ConditionType::Ready))
-                .await;
-        }
-        Ok(())
-    }
-
-    /// Writes the status if it differs from what was read. Returns whether it did.
-    async fn write(&self, next: &ControlPlaneStatus) -> Result<bool, ReconcileError> {
-        if self.mesh.status.as_ref() == Some(next) {
-            return Ok(false);
-        }
-        apply::status(self.api, &self.mesh.name_any(), next).await?;
-        Ok(true)
-    }
 }
 
 /// The mesh's own namespace belongs to it.
@@ -428,155 +282,6 @@ async fn namespaces_of_the_mesh(context: &Context, mesh: &ValidatedMesh) -> Resu
     let found = api.get(namespace).await?;
     if namespaces::membership(&found, namespace) != namespaces::Membership::Ours {
         namespaces::join(context, namespace, namespace).await?;
-    }
-    Ok(())
-}
-
-/// Gateways wait for certificates and routes, policies for the webhook that checks them.
-fn needs_control_plane(manifest: &Manifest) -> bool {
-    matches!(
-        (manifest.component(), manifest.id().kind.as_str()),
-        (Component::IstioIngress, "Deployment") | (_, "PeerAuthentication")
-    )
-}
-
-/// What those wait for.
-fn gates(resource: &str) -> bool {
-    !resource.starts_with("PeerAuthentication/")
-}
-
-/// What each component is like, from its objects as they are.
-fn components(manifests: &[Manifest], live: &Live) -> BTreeMap<Component, ComponentState> {
-    let mut states: BTreeMap<Component, ComponentState> = BTreeMap::new();
-    let mut present: BTreeSet<Component> = BTreeSet::new();
-    for manifest in manifests {
-        let id = manifest.id();
-        let state = states.entry(manifest.component()).or_default();
-        let works = match live.get(id).and_then(Option::as_ref) {
-            Some(live) => {
-                present.insert(manifest.component());
-                match id.kind.as_str() {
-                    "Deployment" => readiness::deployment(live),
-                    "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => readiness::webhooks(live),
-                    _ => Ok(()),
-                }
-            }
-            None => Err(format!("{} {} is not made yet", id.kind, id.name)),
-        };
-        if let Err(why) = works {
-            state.broken.insert(format!("{}/{}", id.kind, id.name), why);
-        }
-    }
-    for (component, state) in &mut states {
-        if !present.contains(component) {
-            *state = ComponentState {
-                pending: true,
-                broken: std::mem::take(&mut state.broken),
-            };
-        }
-    }
-    states
-}
-
-/// Deletes an object, if the operator made it.
-async fn delete_ours(context: &Context, id: &ObjectId) -> Result<bool, ReconcileError> {
-    let found = apply::fetch(&context.client, id).await?;
-    if !found.as_ref().is_some_and(drift::is_ours) {
-        return Ok(false);
-    }
-    apply::delete(&context.client, id).await?;
-    tracing::info!(object = %id, "object deleted");
-    context.metrics.wrote(Wrote::Deleted);
-    Ok(true)
-}
-
-/// Removes all that the operator made for the mesh, then the finalizer. The Secret with the CA's key stays: it is the control
-/// plane's data, and with it sidecars that still run are trusted when the mesh comes back.
-async fn delete(
-    context: &Context,
-    api: &Api<ServiceMeshControlPlane>,
-    mesh: &ServiceMeshControlPlane,
-    was_acted_on: bool,
-) -> Result<Action, ReconcileError> {
-    if !mesh.finalizers().iter().any(|f| f == labels::FINALIZER) {
-        return Ok(Action::await_change());
-    }
-    let key = MeshKey {
-        namespace: mesh.namespace().unwrap_or_default(),
-        name: mesh.name_any(),
-    };
-    let reconciliation = Reconciliation { context, api, mesh };
-    if was_acted_on {
-        let before = mesh
-            .status
-            .as_ref()
-            .and_then(|s| status::condition(s, ConditionType::Reconciled));
-        if before.and_then(|c| c.reason) != Some(ConditionReason::Deleting) {
-            let now = now();
-            let progress = Progress::Failed(ConditionReason::Deleting, "the mesh is being removed".to_owned());
-            let facts = reconciliation.facts(None, progress, BTreeMap::new(), &now);
-            reconciliation
-                .write(&status::next(&reconciliation.before(), &facts))
-                .await?;
-            context
-                .event(&about(mesh), false, "Deleting", "the mesh is being removed")
-                .await;
-        }
-        let selector = labels::owned_selector(&key);
-        let mut owned = apply::owned(&context.client, &selector).await?;
-        // Webhooks first: without their control plane they would refuse pods and configuration.
-        owned.sort_by_key(|id| !id.kind.ends_with("WebhookConfiguration"));
-        let mut deleted = false;
-        for id in &owned {
-            deleted |= delete_ours(context, id).await?;
-        }
-        if deleted {
-            return Ok(Action::requeue(Duration::from_millis(500)));
-        }
-        for namespace in namespaces::labelled(context, &key.namespace).await? {
-            namespaces::release(context, &namespace.name_any(), &key.namespace).await?;
-        }
-        if namespaces::look_again(context, &key.namespace).await? {
-            return Ok(Action::requeue(Duration::from_secs(1)));
-        }
-        delete_leases(context, &key).await?;
-    }
-    let finalizers: Vec<_> = mesh
-        .finalizers()
-        .iter()
-        .filter(|f| *f != labels::FINALIZER)
-        .cloned()
-        .collect();
-    // The status may have been written above: what is patched is the object as it is now.
-    let Some(current) = api.get_opt(&key.name).await? else {
-        return Ok(Action::await_change());
-    };
-    Reconciliation {
-        context,
-        api,
-        mesh: &current,
-    }
-    .patch_finalizers(&finalizers)
-    .await?;
-    context
-        .event(&about(mesh), false, "Deleted", "the mesh was removed")
-        .await;
-    Ok(Action::await_change())
-}
-
-/// The leases of the control plane's replicas, by name.
-async fn delete_leases(context: &Context, key: &MeshKey) -> Result<(), ReconcileError> {
-    let leases: Api<Lease> = Api::namespaced(context.client.clone(), &key.namespace);
-    let prefix = format!("istiod-{}-", key.name);
-    for lease in leases.list_metadata(&ListParams::default()).await?.items {
-        let name = lease.name_any();
-        if name.starts_with(&prefix) {
-            match leases.delete(&name, &DeleteParams::default()).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
     Ok(())
 }
