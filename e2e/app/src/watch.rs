@@ -20,11 +20,21 @@ pub(crate) struct Args {
     /// Go on for so long
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
+    /// End when standard input ends: `kubectl exec -i` that is killed leaves nothing running in the pod
+    #[arg(long)]
+    until_stdin_ends: bool,
 }
 
 /// Prints `<microseconds since 1970 when the request was sent> <and when it was answered> <status> <first two words>` for
 /// the first answer and for each that differs from the one before.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    if args.until_stdin_ends {
+        std::thread::spawn(|| {
+            // That it cannot be read any more is an end too.
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+            std::process::exit(0);
+        });
+    }
     let host = args.url.host().context("the URL names no host")?;
     let authority = args.url.authority().context("the URL names no host")?.to_string();
     let stream = TcpStream::connect((host, args.url.port_u16().unwrap_or(80))).await?;

@@ -207,13 +207,12 @@ struct Watcher {
 
 impl Watcher {
     async fn start(namespace: &str, args: &Args) -> Result<Self> {
-        // Longer than any run takes; it ends with its pod's connection or at the latest then.
-        let (rate, seconds) = (args.rate.to_string(), (60 + args.changes + args.kubectl).to_string());
+        let rate = args.rate.to_string();
         let mut child = Command::new("kubectl")
-            .args(["exec", "-n", namespace, "deploy/customer", "-c", "customer", "--"])
+            .args(["exec", "-i", "-n", namespace, "deploy/customer", "-c", "customer", "--"])
             .args(["/usr/local/bin/mizzen-app", "watch", "http://recommendation:8080/"])
-            .args(["--rate", &rate, "--seconds", &seconds])
-            .stdin(Stdio::null())
+            .args(["--rate", &rate, "--seconds", "3600", "--until-stdin-ends"])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
