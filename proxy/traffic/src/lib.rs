@@ -13,6 +13,7 @@ pub mod conn;
 pub mod detect;
 pub mod envoy;
 pub mod exchange;
+pub mod footprint;
 pub mod format;
 pub mod forward;
 pub mod h2io;

@@ -19,6 +19,7 @@ const COLLECT: Duration = Duration::from_millis(100);
 struct Shared {
     lines: Mutex<State>,
     more: Condvar,
+    ended: Condvar,
     overflow: Arc<AtomicU64>,
 }
 
@@ -26,6 +27,7 @@ struct Shared {
 struct State {
     bytes: Vec<u8>,
     closed: bool,
+    ended: bool,
 }
 
 /// Takes lines; cheap to clone.
@@ -40,6 +42,7 @@ impl LogWriter {
         let shared = Arc::new(Shared {
             lines: Mutex::default(),
             more: Condvar::new(),
+            ended: Condvar::new(),
             overflow,
         });
         let thread = shared.clone();
@@ -65,6 +68,8 @@ impl LogWriter {
                     batch.clear();
                     batch.shrink_to(64 * 1024);
                     if closed {
+                        thread.lines.lock().ended = true;
+                        thread.ended.notify_all();
                         return;
                     }
                 }
@@ -88,10 +93,13 @@ impl LogWriter {
         }
     }
 
-    /// Writes what waits, then stops; for the end of the process.
-    pub fn close(&self) {
-        self.shared.lines.lock().closed = true;
+    /// Waits until what is there has been written, but no longer than `limit` (nobody may read the log), then takes no more; for
+    /// the end of the process.
+    pub fn close(&self, limit: Duration) {
+        let mut state = self.shared.lines.lock();
+        state.closed = true;
         self.shared.more.notify_one();
+        self.shared.ended.wait_while_for(&mut state, |state| !state.ended, limit);
     }
 }
 
@@ -120,13 +128,7 @@ mod tests {
         let long = vec![b'x'; BOUND];
         writer.line(b"one\n");
         writer.line(&long);
-        writer.close();
-        for _ in 0..100 {
-            if !sink.0.lock().is_empty() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        writer.close(Duration::from_secs(60));
         assert_eq!(&*sink.0.lock(), b"one\n");
         assert_eq!(overflow.load(Ordering::Relaxed), 1);
     }

@@ -7,7 +7,7 @@ use mizzen_proxy::agent::{RequestArgs, request};
 use mizzen_proxy::envoy::{self, EnvoyConfig};
 use mizzen_proxy::run;
 use mizzen_proxy::settings::{DataPlane, ProxyArgs, Settings};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{fmt, reload};
@@ -90,7 +90,8 @@ fn logging(args: &ProxyArgs) -> run::LogLevel {
         .filter(|level| !level.is_empty())
         .unwrap_or("info")
         .to_owned();
-    let filter = EnvFilter::try_new(directives(&level)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let info = || Targets::new().with_default(tracing::Level::INFO);
+    let filter = directives(&level).parse().unwrap_or_else(|_| info());
     let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry()
         .with(filter)
@@ -103,7 +104,7 @@ fn logging(args: &ProxyArgs) -> run::LogLevel {
             } else {
                 directives(wanted)
             };
-            let filter = EnvFilter::try_new(wanted).map_err(|error| error.to_string())?;
+            let filter: Targets = wanted.parse().map_err(|error: ParseError| error.to_string())?;
             handle.reload(filter).map_err(|error| error.to_string())?;
         }
         handle

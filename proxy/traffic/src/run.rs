@@ -6,7 +6,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::{Admin, Agent, AgentConfig, DataPlane};
 use crate::capture::{Entrance, INBOUND};
+use crate::footprint;
 use crate::identity::{Identity, IdentityConfig};
 use crate::listen::{self, Crew};
 use crate::log_writer::LogWriter;
@@ -37,6 +38,8 @@ const STACK: usize = 1024 * 1024;
 const CONNECTIONS: usize = 20_000;
 /// What may still take place between the end of draining and the end of the process.
 const LAST: Duration = Duration::from_millis(300);
+/// How long the end of the process waits for a reader of the access log.
+const LOG_END: Duration = Duration::from_secs(1);
 
 /// Changes and tells the log level.
 pub type LogLevel = Box<dyn Fn(Option<&str>) -> Result<String, String> + Send + Sync>;
@@ -134,6 +137,8 @@ struct Native {
     phase: watch::Sender<Phase>,
     quit: Notify,
     log_level: LogLevel,
+    /// Whether it has been ready once.
+    started: Once,
 }
 
 impl Native {
@@ -164,6 +169,12 @@ impl Native {
 impl DataPlane for Native {
     fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
         let ready = self.missing();
+        if ready.is_ok() {
+            self.started.call_once(|| match footprint::give_back() {
+                Ok(bytes) => tracing::debug!(bytes, "started: memory that only starting needed is given back"),
+                Err(error) => tracing::debug!(error = %error, "memory that only starting needed is kept"),
+            });
+        }
         Box::pin(async move { ready })
     }
 
@@ -405,6 +416,7 @@ async fn control(settings: Settings, log_level: LogLevel) -> anyhow::Result<()> 
         phase: phase.clone(),
         quit: Notify::new(),
         log_level,
+        started: Once::new(),
     });
     let _agent = Agent::start(agent_config, plane.clone(), Some(identity_metrics)).await?;
     let _principal = AbortOnDropHandle::new(tokio::spawn(follow_principal(svids, shared.telemetry.clone())));
@@ -425,9 +437,7 @@ async fn control(settings: Settings, log_level: LogLevel) -> anyhow::Result<()> 
     }
     phase.send_replace(Phase::Ended);
     let _joined = tokio::task::spawn_blocking(move || workers.join()).await;
-    shared.log.close();
-    // The log's thread writes what it has.
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    shared.log.close(LOG_END);
     Ok(())
 }
 
