@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A regular expression that must match the whole input (as Envoy's RE2 matchers do), over bytes.
+/// A regular expression that must match the whole input, byte by byte, as Envoy's matchers do (RE2, Latin-1).
 #[derive(Clone)]
 pub struct Pattern {
     source: Arc<str>,
@@ -43,30 +43,22 @@ impl Pattern {
 
 /// Compiles an expression that may match anywhere (for substitutions), within the same size limit.
 pub(crate) fn compile(source: &str) -> Result<regex::bytes::Regex, regex::Error> {
-    regex::bytes::RegexBuilder::new(&ascii(source))
+    regex::bytes::RegexBuilder::new(&re2(source))
+        .unicode(false)
         .size_limit(PATTERN_SIZE_LIMIT)
         .dfa_size_limit(PATTERN_SIZE_LIMIT)
         .build()
 }
 
-/// The expression for this library, in which `\d` and the like are those of Unicode and not, as in RE2, of ASCII.
-fn ascii(expression: &str) -> String {
+/// The expression for this library, whose ASCII `\s` holds one character more than RE2's.
+fn re2(expression: &str) -> String {
     let mut out = String::with_capacity(expression.len());
     let mut rest = expression.chars();
     while let Some(c) = rest.next() {
         let escaped = if c == '\\' { rest.next() } else { None };
         match escaped {
-            Some('d') => out.push_str("[0-9]"),
-            Some('D') => out.push_str("[^0-9]"),
             Some('s') => out.push_str(r"[\t\n\f\r ]"),
             Some('S') => out.push_str(r"[^\t\n\f\r ]"),
-            Some('w') => out.push_str("[0-9A-Za-z_]"),
-            Some('W') => out.push_str("[^0-9A-Za-z_]"),
-            Some(border @ ('b' | 'B')) => {
-                out.push_str(r"(?-u:\");
-                out.push(border);
-                out.push(')');
-            }
             other => {
                 out.push(c);
                 out.extend(other);
@@ -168,17 +160,17 @@ mod tests {
 
     // C2, N4
     #[test]
-    fn digits_letters_and_spaces_are_those_of_ascii_as_in_envoy() {
+    fn bytes_are_matched_as_in_envoy() {
         for (expression, matched, not) in [
             (r"\d+", "42", "٤٢"),
             (r"[\d.]+", "4.2", "٤.٢"),
-            (r"\D", "٤", "4"),
             (r"\w+", "caf_1", "café"),
-            (r"a\Wb", "aéb", "a_b"),
-            (r"a\sb", "a b", "a\u{a0}b"),
-            (r"a\Sb", "a\u{a0}b", "a b"),
+            (r"a\sb", "a b", "a\u{b}b"),
+            (r"a\Sb", "a\u{b}b", "a b"),
             (r"caf\b.*", "café", "cafe"),
             (r"\\d", r"\d", "4"),
+            ("a..b", "aéb", "aeb"),
+            ("é(?:é)+", "ééé", "é"),
         ] {
             let pattern = Pattern::new(expression).unwrap();
             assert!(pattern.is_match(matched.as_bytes()), "{expression} {matched}");

@@ -123,9 +123,18 @@ fn consistent_hash(r: &mut Reader<'_>, raw: &dr::ConsistentHashLb) -> Option<Pol
             );
             return None;
         }
-        (None, Some(maglev)) => ConsistentHash::Maglev {
-            table_size: maglev.table_size,
-        },
+        (None, Some(maglev)) => {
+            if let Some(size) = maglev.table_size.filter(|size| !is_prime(*size)) {
+                let reason = Reason::Range {
+                    number: size.to_string(),
+                    range: "a prime number up to 5000011",
+                };
+                r.refuse_at("maglev.tableSize", reason);
+            }
+            ConsistentHash::Maglev {
+                table_size: maglev.table_size,
+            }
+        }
         (Some(ring), None) => ConsistentHash::Ring {
             minimum_size: ring.minimum_ring_size.unwrap_or(RING),
         },
@@ -134,6 +143,15 @@ fn consistent_hash(r: &mut Reader<'_>, raw: &dr::ConsistentHashLb) -> Option<Pol
         },
     };
     Some(Policy::Hash { key, algorithm })
+}
+
+/// Whether that is a size that a Maglev table can have.
+fn is_prime(size: u64) -> bool {
+    const LARGEST: u64 = 5_000_011;
+    (2..=LARGEST).contains(&size)
+        && (2..)
+            .take_while(|divisor| divisor * divisor <= size)
+            .all(|divisor| !size.is_multiple_of(divisor))
 }
 
 fn locality(r: &mut Reader<'_>, raw: &dr::LocalityLbSetting) -> LocalityLb {
