@@ -56,6 +56,10 @@ pub(crate) enum StatusEvent {
     },
     /// It is gone.
     StreamEnded(StreamId),
+    /// Proxies refuse an object; it is left out.
+    Guilty { object: ObjectKey, message: String },
+    /// An object that was left out has changed and is tried again.
+    Cleared(ObjectKey),
 }
 
 pub(crate) struct Writer {
@@ -64,6 +68,7 @@ pub(crate) struct Writer {
     metrics: Metrics,
     reports: BTreeMap<ObjectKey, Report>,
     rejections: BTreeMap<(StreamId, ResourceType, Arc<str>), String>,
+    guilty: BTreeMap<ObjectKey, String>,
     pending: BTreeSet<ObjectKey>,
 }
 
@@ -75,6 +80,7 @@ impl Writer {
             metrics,
             reports: BTreeMap::new(),
             rejections: BTreeMap::new(),
+            guilty: BTreeMap::new(),
             pending: BTreeSet::new(),
         }
     }
@@ -131,10 +137,11 @@ impl Writer {
                 }
             }
             StatusEvent::Rejected { stream, nack } => {
-                for name in nack.resources {
+                for resource in nack.resources {
                     if self.rejections.len() >= REJECTIONS {
                         return;
                     }
+                    let name = resource.name().clone();
                     self.pending.extend(self.causes(nack.kind, &name));
                     self.rejections.insert((stream, nack.kind, name), nack.message.clone());
                 }
@@ -144,6 +151,14 @@ impl Writer {
                     self.pending.extend(self.causes(kind, &name));
                     self.rejections.remove(&(stream, kind, name));
                 }
+            }
+            StatusEvent::Guilty { object, message } => {
+                self.pending.insert(object.clone());
+                self.guilty.insert(object, message);
+            }
+            StatusEvent::Cleared(object) => {
+                self.guilty.remove(&object);
+                self.pending.insert(object);
             }
             StatusEvent::StreamEnded(stream) => {
                 let gone: Vec<_> = self
@@ -201,15 +216,17 @@ impl Writer {
         let Some(report) = self.reports.get(key) else {
             return Ok(());
         };
-        let rejection = self
-            .rejections
-            .iter()
-            .find(|((_, kind, name), _)| self.causes(*kind, name).contains(key))
-            .map(|((_, _, name), message)| format!("a proxy rejected {name} and keeps what it had: {message}"));
+        let rejected = || {
+            let mut rejections = self.rejections.iter();
+            let found = rejections.find(|((_, kind, name), _)| self.causes(*kind, name).contains(key));
+            found.map(|((_, _, name), message)| format!("a proxy rejected {name} and keeps what it had: {message}"))
+        };
+        let rejection = self.guilty.get(key).cloned().or_else(rejected);
         let resource = api_resource(key.kind);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), key.namespace.as_str(), &resource);
         let Some(live) = api.get_opt(key.name.as_str()).await? else {
             self.reports.remove(key);
+            self.guilty.remove(key);
             return Ok(());
         };
         let shown = live

@@ -35,10 +35,12 @@ mod endpoint;
 mod listener;
 mod name;
 mod proto;
+mod report;
 mod resource;
 mod route;
 mod scope;
 mod tls;
+pub mod vet;
 mod view;
 
 use mizzen_model::Mesh;
@@ -47,7 +49,7 @@ use prost::Message;
 pub use affected::{affected, names_affected};
 pub use name::{ClusterName, VirtualHostName};
 pub use resource::{Resource, TypeUrl, Version};
-pub use scope::{NodeKind, Scope, ScopeError};
+pub use scope::{NodeKind, Scope, ScopeError, SharedKeys};
 use view::View;
 
 /// The names of all resources of a type that the proxy uses, sorted: what a wildcard subscription is answered with.

@@ -17,6 +17,7 @@ mod matches;
 mod virtual_host;
 
 pub(crate) use gateway::gateway_routes;
+pub(crate) use matches::everything;
 pub(crate) use virtual_host::meant;
 
 use envoy_types::pb::google::protobuf::UInt32Value;

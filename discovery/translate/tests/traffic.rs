@@ -15,11 +15,13 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mizzen_model::Mesh;
 use mizzen_translate::NodeKind;
-use support::server::{self, Authority};
+use support::server::{self, Authority, Said};
+use tokio::sync::Mutex;
 
 const OBJECTS: &str = include_str!("traffic.yaml");
 
@@ -35,6 +37,7 @@ def serve(c):
         else:
             c.sendall(b"echo " + data)
         data = c.recv(65536)
+    c.close()
 s = socket.create_server(("10.77.0.3", int(sys.argv[1])))
 while True:
     c, _ = s.accept()
@@ -65,6 +68,73 @@ impl Drop for Pods {
         }
         run("ip netns del mizzen-a; ip netns del mizzen-b");
     }
+}
+
+/// What the reports lack of what metrics need.
+fn untold(reports: &[Said]) -> Vec<&'static str> {
+    let services =
+        r#"[{"host":"recommendation.tutorial.svc.cluster.local","name":"recommendation","namespace":"tutorial"}]"#;
+    let request = |log: &str, code: u32, tags: &[(&str, &str)]| {
+        reports.iter().any(|said| {
+            let Said::Request(name, entry) = said else { return false };
+            let common = entry.common_properties.as_ref().unwrap();
+            let status = entry
+                .response
+                .as_ref()
+                .and_then(|response| response.response_code.as_ref());
+            name == log
+                && status.map(|status| status.value) == Some(code)
+                && tags.iter().all(|(tag, value)| {
+                    let told = common.custom_tags.get(*tag).map(|told| told.replace(", ", ","));
+                    if *tag == "services" {
+                        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+                        told.and_then(|told| json(&told)) == json(value)
+                    } else {
+                        told.as_deref() == Some(value)
+                    }
+                })
+        })
+    };
+    let connection = |log: &str, host: &str| {
+        reports.iter().any(|said| {
+            let Said::Connection(name, entry) = said else {
+                return false;
+            };
+            let tags = &entry.common_properties.as_ref().unwrap().custom_tags;
+            let bytes = entry
+                .connection_properties
+                .as_ref()
+                .is_some_and(|bytes| bytes.received_bytes > 0);
+            name == log && bytes && tags.get("services").is_some_and(|told| told.contains(host))
+        })
+    };
+    let principal = "spiffe://cluster.local/ns/tutorial/sa/recommendation";
+    let workload = "recommendation-1;tutorial;recommendation;latest;Kubernetes";
+    let all = [
+        (
+            "client's request",
+            request(
+                "mizzen-outbound",
+                200,
+                &[("services", services), ("workload", workload), ("principal", principal)],
+            ),
+        ),
+        (
+            "server's request",
+            request(
+                "mizzen-inbound",
+                200,
+                &[("services", services), ("peer", "who-is-mizzen-a")],
+            ),
+        ),
+        ("request without a cluster", request("mizzen-outbound", 503, &[])),
+        ("client's connection", connection("mizzen-outbound", "guess.tutorial")),
+        ("server's connection", connection("mizzen-inbound", "guess.tutorial")),
+    ];
+    all.into_iter()
+        .filter(|(_, told)| !told)
+        .map(|(what, _)| what)
+        .collect()
 }
 
 fn start(name: &str, line: &str, log: &Path) -> Child {
@@ -112,6 +182,7 @@ async fn two_envoys_carry_requests_with_mutual_tls() {
         let authority = Authority::new();
         let mesh = mesh(strict);
         let mut servers = Vec::new();
+        let reports = Arc::new(Mutex::new(Vec::new()));
         for (pod, key, account) in [
             ("mizzen-a", "tutorial/customer-1", "customer"),
             ("mizzen-b", "tutorial/recommendation-1", "recommendation"),
@@ -120,16 +191,20 @@ async fn two_envoys_carry_requests_with_mutual_tls() {
             let scope = support::scope(&mesh, key, NodeKind::Sidecar, false);
             let identity = format!("spiffe://cluster.local/ns/tutorial/sa/{account}");
             let (server, mut said_rx) = server::serve(&socket, mesh.clone(), scope, authority.secrets(&identity));
+            let reported = reports.clone();
             tokio::spawn(async move {
                 while let Some(said) = said_rx.recv().await {
-                    eprintln!("{pod} {said:?}");
+                    match said {
+                        Said::Request(..) | Said::Connection(..) => reported.lock().await.push(said),
+                        other => eprintln!("{pod} {other:?}"),
+                    }
                 }
             });
             servers.push(server);
             let config = at(&format!("{pod}.json"));
             std::fs::write(&config, server::bootstrap(&socket)).unwrap();
             let line = format!(
-                "setpriv --reuid 1337 --regid 1337 --clear-groups {envoy} --use-dynamic-base-id --concurrency 1 -l warning -c {}",
+                "env MIZZEN_PEER_METADATA=who-is-{pod} setpriv --reuid 1337 --regid 1337 --clear-groups {envoy} --use-dynamic-base-id --concurrency 1 -l warning -c {}",
                 config.display()
             );
             pods.0.push(start(pod, &line, &at(&format!("{pod}.log"))));
@@ -202,6 +277,20 @@ async fn two_envoys_carry_requests_with_mutual_tls() {
                 "{plain}"
             );
         }
+
+        // what the processes beside the Envoys are told, for metrics
+        let mut missing = Vec::new();
+        for _ in 0..100 {
+            missing = untold(&reports.lock().await);
+            if missing.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let told = reports.lock().await;
+        assert!(missing.is_empty(), "{missing:?}\n{told:#?}");
+        // and what the application was not told
+        assert!(!first.contains("who-is"), "{first}");
         servers.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -3,14 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
     time::Instant,
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::resource::{ResourceType, View};
+use crate::{
+    resource::{ResourceType, View},
+    session::Session,
+};
 
 /// More marked names than this of one kind mean "anything of this kind": looking at everything is then cheaper than the marks.
 const NAMES_BOUND: usize = 2_048;
@@ -89,6 +92,10 @@ impl Dirty {
         }
     }
 
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = (ResourceType, &Marks)> {
+        self.kinds.iter().map(|(kind, marks)| (*kind, marks))
+    }
+
     pub(crate) fn into_kinds(self) -> BTreeMap<ResourceType, Marks> {
         self.kinds
     }
@@ -107,6 +114,10 @@ impl Marks {
 #[derive(Default)]
 pub struct Mailbox {
     content: Mutex<Option<Change>>,
+    /// Why the stream must end.
+    end: Mutex<Option<String>>,
+    /// Who picks up, once it is there: what does not concern it wakes nobody.
+    session: OnceLock<Weak<Mutex<Session>>>,
     arrived: Notify,
 }
 
@@ -127,8 +138,13 @@ impl Mailbox {
     }
 
     /// Leaves a newer view and the marks of what may differ from the view before. `at` is when the change was seen; of
-    /// changes that were not picked up yet the earliest counts.
-    pub fn publish(&self, view: Arc<dyn View>, dirty: &Dirty, at: Instant) {
+    /// changes that were not picked up yet the earliest counts. Call it under [`Source::gate`](crate::Source::gate). Tells whether
+    /// the stream subscribed to any of this; if not nothing is left, so `view` must then show the same as the one before.
+    pub fn publish(&self, view: Arc<dyn View>, dirty: &Dirty, at: Instant) -> bool {
+        let session = self.session.get().and_then(Weak::upgrade);
+        if session.is_some_and(|session| !session.lock().is_concerned(dirty)) {
+            return false;
+        }
         {
             let mut content = self.content.lock();
             match content.as_mut() {
@@ -146,6 +162,24 @@ impl Mailbox {
             }
         }
         self.arrived.notify_one();
+        true
+    }
+
+    /// Ends the stream: its proxy is told why, and has to come again.
+    pub fn end(&self, why: String) {
+        *self.end.lock() = Some(why);
+        self.arrived.notify_one();
+    }
+
+    /// Why the stream must end, if it must.
+    pub fn ended(&self) -> Option<String> {
+        self.end.lock().clone()
+    }
+
+    /// Says who picks up from now on.
+    pub(crate) fn attach(&self, session: &Arc<Mutex<Session>>) {
+        // It is done once per stream.
+        let _known = self.session.set(Arc::downgrade(session));
     }
 
     /// Empties the mailbox.

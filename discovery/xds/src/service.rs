@@ -33,7 +33,7 @@ use tonic::{
 use crate::{
     mailbox::Mailbox,
     metrics::Metrics,
-    resource::{ResourceType, View},
+    resource::{Resource, ResourceType, View},
     session::{Limits, Nack, Protocol, Session, TypeStatus},
     wire::Node,
 };
@@ -61,6 +61,9 @@ pub trait Source: Send + Sync + 'static {
         node: &Node,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Opened, Refused>;
+
+    /// A proxy accepted resources.
+    fn accepted(&self, stream: StreamId, kind: ResourceType, resources: &[Arc<Resource>]);
 
     /// A proxy rejected resources and keeps what it had.
     fn rejected(&self, stream: StreamId, nack: &Nack);

@@ -8,7 +8,8 @@
 //! - when [`Session::respond`] gives nothing more and all is acknowledged, the proxy has exactly what the view holds of what
 //!   it subscribed to, and knows of every name it asked for that does not exist (delta);
 //! - additions and updates go in the order of [`ResourceType::ALL`], removals after all of them;
-//! - a rejected version is not sent again until the content differs, and rejecting it removes nothing.
+//! - a rejected version is not sent again until the content differs, and rejecting it removes nothing;
+//! - what is rejected only for being in one response with something else is sent again without that (delta).
 //!
 //! Caveat: the order holds for what is sent, and a proxy applies one stream in order. A proxy with as many unacknowledged
 //! responses of one kind as [`Limits::unacknowledged`] gets no more of that kind, but the other kinds go on: Envoy holds back
@@ -33,7 +34,7 @@ pub use self::response::{Nonce, Response, TypeUrl};
 pub use self::status::{SyncState, TypeStatus};
 use crate::{
     mailbox::Dirty,
-    resource::{ResourceType, Version, View},
+    resource::{Resource, ResourceType, Version, View},
     wire::{DeltaRequest, Request, StateRequest},
 };
 use subscription::{InFlight, Known, Pending, Subscription};
@@ -108,6 +109,8 @@ pub enum Action {
         since_change: Option<Duration>,
         /// Names that had been rejected and are accepted now.
         recovered: Vec<Arc<str>>,
+        /// What the response held.
+        resources: Vec<Arc<Resource>>,
     },
     /// The proxy rejected a response. It keeps what it had.
     Rejected(Nack),
@@ -122,8 +125,9 @@ pub struct Nack {
     pub kind: ResourceType,
     /// The response that was rejected.
     pub nonce: Nonce,
-    /// The resources at fault: those that the message names, or all of the response if it names none.
-    pub resources: Vec<Arc<str>>,
+    /// The resources at fault: those that the message names, or the only one of the response. None as long as it is not known
+    /// which: then they are sent again in halves, and what is rejected at last is.
+    pub resources: Vec<Arc<Resource>>,
     /// The proxy's words, cut to a bound.
     pub message: String,
 }
@@ -197,6 +201,12 @@ impl Session {
         self.protocol
     }
 
+    /// Whether a change that marks this concerns the stream as it is now.
+    pub fn is_concerned(&self, dirty: &Dirty) -> bool {
+        let mut kinds = dirty.kinds();
+        kinds.any(|(kind, marks)| self.kinds.get(&kind).is_some_and(|kind| kind.is_concerned(marks)))
+    }
+
     /// How many names are subscribed to, over all kinds.
     pub fn subscriptions(&self) -> usize {
         self.kinds.values().map(Subscription::names).sum()
@@ -221,7 +231,8 @@ impl Session {
         let first = !self.kinds.contains_key(&kind);
         let subscription = self.kinds.entry(kind).or_default();
         if !request.response_nonce.is_empty() {
-            actions.extend(subscription.settle(kind, &request.response_nonce, request.error_detail.as_ref(), now));
+            let error = request.error_detail.as_ref();
+            actions.extend(subscription.settle(kind, true, &request.response_nonce, error, now));
         }
         for name in request.unsubscribe {
             if name == WILDCARD {
@@ -257,7 +268,9 @@ impl Session {
         let first = !self.kinds.contains_key(&kind);
         let subscription = self.kinds.entry(kind).or_default();
         if !first && !request.response_nonce.is_empty() {
-            actions.extend(subscription.settle(kind, &request.response_nonce, request.error_detail.as_ref(), now));
+            // A response says all that there is: there are no halves to send.
+            let error = request.error_detail.as_ref();
+            actions.extend(subscription.settle(kind, false, &request.response_nonce, error, now));
             // The proxy has not seen the newest response yet; it will say all its names again when it has.
             if subscription.sent.is_some_and(|sent| !sent.is(&request.response_nonce)) {
                 return actions;

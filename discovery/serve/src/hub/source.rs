@@ -1,19 +1,22 @@
 //! Letting proxies in: who they are decides what they see.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use mizzen_ca::Caller;
 use mizzen_model::{Kind, ObjectKey, ObjectName};
 use mizzen_translate::{NodeKind, Scope};
-use mizzen_xds::{Mailbox, Nack, Opened, Refused, ResourceType, Source, StreamId, wire::Node};
+use mizzen_xds::{Mailbox, Nack, Opened, Refused, Resource, ResourceType, Source, StreamId, wire::Node};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::{Hub, Keys, ScopeView, Stream};
+use super::Hub;
 use crate::status::StatusEvent;
 
 /// `MIZZEN_ON_DEMAND` in a node's metadata: the proxy asks for virtual hosts when traffic needs them.
 const ON_DEMAND: &str = "MIZZEN_ON_DEMAND";
+
+/// How the native proxy calls itself. It is believed: who lies gets his own configuration in the other's form.
+const NATIVE: &str = "mizzen-proxy";
 
 /// What a node id says: `sidecar~<ip>~<pod>.<namespace>~<domain>`.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +61,8 @@ struct Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.hub.streams.lock().remove(&self.stream);
+        let verdict = self.hub.vetting.lock().ended(self.stream);
+        self.hub.act(verdict);
         self.hub.tell(StatusEvent::StreamEnded(self.stream));
     }
 }
@@ -113,20 +118,18 @@ impl Source for HubSource {
                 "{key} is not known in the mesh: it is not there yet, or its namespace is not a member"
             ))
         })?;
+        // A pod of the same name that came after this one, or before, is another.
+        if let Some(pod) = caller.pod.as_ref().filter(|pod| *pod.uid != *workload.uid) {
+            return Err(Refused::NotReady(format!(
+                "the token is of {key} with uid {}, and the mesh knows the one with uid {}",
+                pod.uid, workload.uid
+            )));
+        }
         let scope = Scope::new(&caller.identity, workload, id.kind, on_demand)
             .map_err(|error| Refused::Forbidden(error.to_string()))?;
-        let scope = Arc::new(scope);
-        let keys = Keys::of(&mesh, &scope);
-        let view = Arc::new(ScopeView {
-            hub: self.0.clone(),
-            scope,
-        });
-        let listed = Stream {
-            view: view.clone(),
-            mailbox: mailbox.clone(),
-            keys,
-        };
-        self.0.streams.lock().insert(stream, listed);
+        let native = node.user_agent_name == NATIVE;
+        let scope = Arc::new(if native { scope.for_native() } else { scope });
+        let view = self.0.admit(stream, &mesh, scope, workload.uid.clone(), mailbox);
         Ok(Opened {
             view,
             proxy: format!("{}.{}", id.pod, id.namespace),
@@ -137,7 +140,29 @@ impl Source for HubSource {
         })
     }
 
+    fn accepted(&self, stream: StreamId, kind: ResourceType, resources: &[Arc<Resource>]) {
+        if kind != ResourceType::Route {
+            return;
+        }
+        {
+            let mut streams = self.0.streams.lock();
+            let Some(known) = streams.get_mut(&stream).filter(|known| !known.view.scope.native()) else {
+                return;
+            };
+            for resource in resources {
+                known.accepted.insert(resource.name().clone(), resource.clone());
+            }
+        }
+        for resource in resources {
+            let verdict = self.0.vetting.lock().accepted(resource);
+            self.0.act(verdict);
+        }
+    }
+
     fn rejected(&self, stream: StreamId, nack: &Nack) {
+        if nack.kind == ResourceType::Route && self.0.blame(stream, nack) {
+            return;
+        }
         self.0.tell(StatusEvent::Rejected {
             stream,
             nack: nack.clone(),
@@ -154,7 +179,30 @@ impl Source for HubSource {
 }
 
 impl Hub {
-    fn tell(&self, event: StatusEvent) {
+    /// Finds out whose routes made an Envoy refuse a table. Tells whether somebody's did.
+    fn blame(&self, stream: StreamId, nack: &Nack) -> bool {
+        let accepted: Vec<_> = {
+            let streams = self.streams.lock();
+            let Some(known) = streams.get(&stream).filter(|known| !known.view.scope.native()) else {
+                return false;
+            };
+            let last = |resource: &Arc<Resource>| known.accepted.get(resource.name()).cloned();
+            nack.resources.iter().map(last).collect()
+        };
+        let mut explained = true;
+        for (resource, accepted) in nack.resources.iter().zip(accepted) {
+            let last = accepted.as_deref();
+            let verdict = self
+                .vetting
+                .lock()
+                .refused(stream, resource, &nack.message, last, Instant::now());
+            explained &= verdict.explained;
+            self.act(verdict);
+        }
+        explained && !nack.resources.is_empty()
+    }
+
+    pub(super) fn tell(&self, event: StatusEvent) {
         if self.status_tx.try_send(event).is_err() {
             // Told again by the next rejection; the streams' own state in /debug/syncz is complete.
             tracing::warn!("the status writer is behind: a report is left out");

@@ -6,17 +6,20 @@ use std::{
 };
 
 use mizzen_model::{Changes, Mesh};
-use mizzen_translate::{Scope, affected, names, names_affected, resource};
+use mizzen_translate::{Scope, SharedKeys, affected, names, names_affected, resource};
 use mizzen_xds::{Dirty, Resource, ResourceSet, ResourceType};
 use parking_lot::Mutex;
 
-use super::type_url;
+use super::{type_url, vetting::Vetting};
 
 #[derive(Default)]
 pub(crate) struct Store {
     resources: Mutex<Resources>,
-    wildcards: Mutex<HashMap<(ResourceType, String), Arc<Wildcard>>>,
+    wildcards: Mutex<Wildcards>,
 }
+
+/// By type and shared key.
+type Wildcards = HashMap<(ResourceType, Arc<str>), Arc<Wildcard>>;
 
 #[derive(Default)]
 struct Resources {
@@ -25,9 +28,18 @@ struct Resources {
     added: BTreeSet<(ResourceType, Arc<str>)>,
 }
 
+/// Who looks, and at what.
+pub(crate) struct Reader<'a> {
+    pub(crate) mesh: &'a Mesh,
+    pub(crate) scope: &'a Arc<Scope>,
+    /// The scope's keys in this mesh.
+    pub(crate) keys: &'a SharedKeys,
+    pub(crate) vetting: &'a Mutex<Vetting>,
+}
+
 /// One resource as proxies of one shared key get it.
 struct Slot {
-    key: String,
+    key: Arc<str>,
     /// One of the proxies.
     scope: Arc<Scope>,
     /// Translated by the first who looks; others wait for it.
@@ -56,21 +68,30 @@ struct WildcardContent {
 pub(crate) type Affected = BTreeMap<ResourceType, BTreeSet<Arc<str>>>;
 
 impl Store {
-    pub(crate) fn resource(&self, mesh: &Mesh, scope: &Arc<Scope>, kind: ResourceType, name: &str) -> Arc<Resource> {
-        let key = scope.shared_key(mesh, type_url(kind), name);
+    pub(crate) fn resource(&self, reader: &Reader<'_>, kind: ResourceType, name: &str) -> Arc<Resource> {
+        let Reader { mesh, scope, keys, .. } = reader;
+        let key = keys.of(mesh, type_url(kind), name);
         let cell = self.resources.lock().cell(scope, kind, name, key);
         let made = cell.get_or_init(|| {
             let body = resource(mesh, scope, type_url(kind), name).map(|found| found.body);
             Arc::new(match body {
-                Some(body) => Resource::present(kind, name, &[], &body),
+                Some(body) => {
+                    let vetted = if kind == ResourceType::Route {
+                        reader.vetting.lock().vet(&body)
+                    } else {
+                        None
+                    };
+                    Resource::present(kind, name, &[], vetted.as_deref().unwrap_or(&body))
+                }
                 None => Resource::absent(name),
             })
         });
         made.clone()
     }
 
-    pub(crate) fn wildcard(&self, mesh: &Mesh, scope: &Arc<Scope>, kind: ResourceType) -> Arc<ResourceSet> {
-        let key = scope.shared_key(mesh, type_url(kind), "*");
+    pub(crate) fn wildcard(&self, reader: &Reader<'_>, kind: ResourceType) -> Arc<ResourceSet> {
+        let Reader { mesh, scope, keys, .. } = reader;
+        let key = keys.of(mesh, type_url(kind), "*");
         let wildcard = self
             .wildcards
             .lock()
@@ -81,7 +102,7 @@ impl Store {
                     ..WildcardContent::default()
                 };
                 Arc::new(Wildcard {
-                    scope: scope.clone(),
+                    scope: (*scope).clone(),
                     content: Mutex::new(content),
                 })
             })
@@ -95,7 +116,7 @@ impl Store {
         let old = content.set.clone();
         let now = |name: &str| match old.find(name).filter(|_| !stale.contains(name)) {
             Some(known) => known.clone(),
-            None => self.resource(mesh, scope, kind, name),
+            None => self.resource(reader, kind, name),
         };
         let set: ResourceSet = if std::mem::take(&mut content.names_stale) {
             names(mesh, scope, type_url(kind))
@@ -169,6 +190,19 @@ impl Store {
         dirty
     }
 
+    /// Drops resources, to be translated anew, and says what streams must look at.
+    pub(crate) fn forget(&self, kind: ResourceType, names: &BTreeSet<Arc<str>>) -> Dirty {
+        let mut dirty = Dirty::new();
+        let mut resources = self.resources.lock();
+        for name in names {
+            if let Some(slots) = resources.kinds.get_mut(&kind) {
+                slots.remove(name);
+            }
+            dirty.mark(kind, name.clone());
+        }
+        dirty
+    }
+
     /// Forgets what nobody has used since the call before.
     pub(crate) fn sweep(&self) {
         self.wildcards.lock().retain(|_, wildcard| {
@@ -198,7 +232,7 @@ impl Resources {
         scope: &Arc<Scope>,
         kind: ResourceType,
         name: &str,
-        key: String,
+        key: Arc<str>,
     ) -> Arc<OnceLock<Arc<Resource>>> {
         let names = self.kinds.entry(kind).or_default();
         if !names.contains_key(name) {

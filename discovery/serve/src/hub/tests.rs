@@ -8,8 +8,8 @@ use mizzen_index::{Event, Index, Object, ObjectRef, Settings};
 use mizzen_model::{Kind, MeshConfig, ObjectKey, ObjectName};
 use mizzen_translate::NodeKind;
 use mizzen_xds::{
-    Event as SessionEvent, Limits, Protocol, Session,
-    wire::{DeltaRequest, Request},
+    Event as SessionEvent, Limits, Protocol, Refused, Session, Source as _,
+    wire::{DeltaRequest, Node, Request},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -34,9 +34,15 @@ fn namespace(name: &str, member: bool) -> Object {
 fn pod(namespace: &str, name: &str, app: &str, ip: &str, labels: &Value) -> Object {
     let mut all = json!({ "app": app, "security.istio.io/tlsMode": "istio" });
     all.as_object_mut().unwrap().extend(labels.as_object().unwrap().clone());
+    let args = if app == "edge" {
+        json!(["proxy", "router"])
+    } else {
+        json!([])
+    };
+    let uid = format!("uid-of-{name}");
     Object::Pod(core(json!({
-        "metadata": { "namespace": namespace, "name": name, "labels": all },
-        "spec": { "serviceAccountName": app, "containers": [{ "name": "istio-proxy" }] },
+        "metadata": { "namespace": namespace, "name": name, "uid": uid, "labels": all },
+        "spec": { "serviceAccountName": app, "containers": [{ "name": "istio-proxy", "args": args }] },
         "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }] },
     })))
 }
@@ -233,19 +239,7 @@ impl Proxy {
         );
         let scope = Arc::new(Scope::new(&identity, workload, kind, on_demand).unwrap());
         let mailbox = Arc::new(Mailbox::new());
-        let view = Arc::new(ScopeView {
-            hub: hub.clone(),
-            scope: scope.clone(),
-        });
-        let keys = Keys::of(&mesh, &scope);
-        hub.streams.lock().insert(
-            id,
-            Stream {
-                view: view.clone(),
-                mailbox: mailbox.clone(),
-                keys,
-            },
-        );
+        let view = hub.admit(id, &mesh, scope.clone(), workload.uid.clone(), &mailbox);
         let mut session = Session::new(
             Protocol::Delta,
             view,
@@ -500,6 +494,98 @@ fn the_same_object_again_marks_nothing() {
         name: "none".into(),
     }));
     assert!(play.proxies.iter().all(|proxy| proxy.mailbox.take().is_none()));
+}
+
+/// What a caller with that pod's token is answered when it says that it is `id`.
+fn knock(hub: &Arc<Hub>, id: &str, account: &str, uid: &str) -> (Arc<Mailbox>, Result<(), Refused>) {
+    let mut parts = id.split('~').nth(2).unwrap().split('.');
+    let (pod, namespace) = (parts.next().unwrap(), parts.next().unwrap());
+    let identity = SpiffeId::new(
+        TrustDomain::default(),
+        Namespace::new(namespace).unwrap(),
+        mizzen_identity::ServiceAccount::new(account).unwrap(),
+    );
+    let caller = mizzen_ca::Caller {
+        identity,
+        pod: Some(mizzen_ca::Pod {
+            name: pod.into(),
+            uid: uid.into(),
+        }),
+    };
+    let mut extensions = tonic::Extensions::new();
+    extensions.insert(caller);
+    let node = Node {
+        id: id.into(),
+        ..Node::default()
+    };
+    let mailbox = Arc::new(Mailbox::new());
+    let answer = HubSource(hub.clone()).open(99, &extensions, &node, &mailbox);
+    (mailbox, answer.map(|opened| drop(opened.guard)))
+}
+
+// E7
+#[test]
+fn a_token_of_another_pod_of_the_same_name_is_not_let_in() {
+    let play = Play::new();
+    let id = "sidecar~10.2.4.1~a-0.shop~shop.svc.cluster.local";
+    assert!(knock(&play.hub, id, "a", "uid-of-a-0").1.is_ok());
+    let (_, stale) = knock(&play.hub, id, "a", "uid-of-the-one-before");
+    assert!(
+        matches!(&stale, Err(Refused::NotReady(why)) if why.contains("uid-of-the-one-before")),
+        "{stale:?}"
+    );
+    assert!(matches!(
+        knock(&play.hub, id, "other", "uid-of-a-0").1,
+        Err(Refused::Forbidden(_))
+    ));
+}
+
+// E7
+#[test]
+fn only_a_pod_that_is_a_gateway_is_let_in_as_one() {
+    let play = Play::new();
+    let (_, sidecar) = knock(&play.hub, "router~10.2.4.1~a-0.shop~d", "a", "uid-of-a-0");
+    assert!(
+        matches!(&sidecar, Err(Refused::Forbidden(why)) if why.contains("no gateway")),
+        "{sidecar:?}"
+    );
+    let (_, edge) = knock(&play.hub, "sidecar~10.2.9.1~edge-0.mesh~d", "edge", "uid-of-edge-0");
+    assert!(
+        matches!(&edge, Err(Refused::Forbidden(why)) if why.contains("no sidecar")),
+        "{edge:?}"
+    );
+    assert!(
+        knock(&play.hub, "router~10.2.9.1~edge-0.mesh~d", "edge", "uid-of-edge-0")
+            .1
+            .is_ok()
+    );
+}
+
+// E7, A3
+#[test]
+fn a_stream_ends_when_its_pod_is_another_or_its_namespace_leaves_the_mesh() {
+    let mut play = Play::new();
+    let ended = |play: &Play| {
+        play.proxies
+            .iter()
+            .map(|proxy| proxy.mailbox.ended().is_some())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ended(&play), [false; 5]);
+    play.step(Event::Apply(namespace("bank1", false)));
+    assert_eq!(ended(&play), [false, false, true, false, false]);
+    let mut other = pod("shop", "a-1", "a", "10.2.4.2", &json!({ "version": "v1" }));
+    if let Object::Pod(pod) = &mut other {
+        pod.metadata.uid = Some("another".into());
+    }
+    play.step(Event::Apply(other));
+    assert_eq!(ended(&play), [false, true, true, false, false]);
+    play.step(Event::Delete(ObjectRef {
+        kind: Kind::Pod,
+        namespace: "shop".into(),
+        name: "a-0".into(),
+    }));
+    assert_eq!(ended(&play), [true, true, true, true, false]);
 }
 
 /// Prints what a storm of proxies costs: run with `--ignored --nocapture`, in release mode for figures that count.

@@ -12,6 +12,7 @@ use mizzen_model::WeightedDestination;
 use crate::access_log::access_logs;
 use crate::name::BLACK_HOLE;
 use crate::proto::{ZERO, ads, any, boolean, duration};
+use crate::report::{self, Direction};
 use crate::view::View;
 
 use hcm::http_connection_manager::{
@@ -30,6 +31,15 @@ pub(super) enum Side {
     Gateway,
 }
 
+impl Side {
+    fn direction(self) -> Direction {
+        match self {
+            Self::Inbound => Direction::Inbound,
+            Self::Outbound | Self::Gateway => Direction::Outbound,
+        }
+    }
+}
+
 pub(super) fn rds(name: String) -> RouteSpecifier {
     RouteSpecifier::Rds(hcm::Rds {
         config_source: ads(),
@@ -44,6 +54,12 @@ pub(super) fn inline(routes: RouteConfiguration) -> RouteSpecifier {
 /// Reads HTTP.
 pub(super) fn http(view: &View<'_>, side: Side, stat_prefix: &str, routes: RouteSpecifier) -> listener::Filter {
     let mut filters = Vec::new();
+    let mut logs = access_logs(view);
+    if !view.scope.native() {
+        let (name, config) = report::exchange(side.direction());
+        filters.push(http_filter(name, config));
+        logs.push(report::requests(side.direction()));
+    }
     if side != Side::Inbound {
         filters.push(http_filter(
             "envoy.filters.http.fault",
@@ -79,7 +95,7 @@ pub(super) fn http(view: &View<'_>, side: Side, stat_prefix: &str, routes: Route
             upgrade_type: "websocket".to_owned(),
             ..Default::default()
         }],
-        access_log: access_logs(view),
+        access_log: logs,
         route_specifier: Some(routes),
         ..Default::default()
     };
@@ -120,9 +136,10 @@ fn network_filter(name: &str, config: Any) -> listener::Filter {
 }
 
 /// Passes bytes on to a cluster.
-pub(super) fn bytes(view: &View<'_>, stat_prefix: &str, cluster: &str) -> listener::Filter {
+pub(super) fn bytes(view: &View<'_>, side: Side, stat_prefix: &str, cluster: &str) -> listener::Filter {
     tcp_proxy(
         view,
+        side,
         stat_prefix,
         tcp::tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned()),
     )
@@ -135,14 +152,15 @@ pub(super) fn weighted_bytes(
     destinations: &[WeightedDestination],
     addressed: u16,
 ) -> listener::Filter {
+    let side = Side::Outbound; // only routes share
     let name = |weighted: &WeightedDestination| view.cluster_of(&weighted.destination, addressed, true).to_string();
     if let [only] = destinations {
-        return bytes(view, stat_prefix, &name(only));
+        return bytes(view, side, stat_prefix, &name(only));
     }
     let sharing: Vec<_> = destinations.iter().filter(|weighted| weighted.weight > 0).collect();
     match sharing.as_slice() {
-        [] => bytes(view, stat_prefix, BLACK_HOLE),
-        [only] => bytes(view, stat_prefix, &name(only)),
+        [] => bytes(view, side, stat_prefix, BLACK_HOLE),
+        [only] => bytes(view, side, stat_prefix, &name(only)),
         several => {
             let weigh = |weighted: &&WeightedDestination| tcp::tcp_proxy::weighted_cluster::ClusterWeight {
                 name: name(weighted),
@@ -154,6 +172,7 @@ pub(super) fn weighted_bytes(
             };
             tcp_proxy(
                 view,
+                side,
                 stat_prefix,
                 tcp::tcp_proxy::ClusterSpecifier::WeightedClusters(clusters),
             )
@@ -161,10 +180,14 @@ pub(super) fn weighted_bytes(
     }
 }
 
-fn tcp_proxy(view: &View<'_>, stat_prefix: &str, to: tcp::tcp_proxy::ClusterSpecifier) -> listener::Filter {
+fn tcp_proxy(view: &View<'_>, side: Side, stat_prefix: &str, to: tcp::tcp_proxy::ClusterSpecifier) -> listener::Filter {
+    let mut logs = access_logs(view);
+    if !view.scope.native() {
+        logs.push(report::connections(side.direction()));
+    }
     let proxy = tcp::TcpProxy {
         stat_prefix: stat_prefix.to_owned(),
-        access_log: access_logs(view),
+        access_log: logs,
         cluster_specifier: Some(to),
         ..Default::default()
     };

@@ -42,7 +42,7 @@ pub(super) fn capture(view: &View<'_>) -> listener::Listener {
             destination_port: number(u32::from(INBOUND_PORT)),
             ..Default::default()
         }),
-        filter::bytes(view, BLACK_HOLE, BLACK_HOLE),
+        filter::bytes(view, Side::Inbound, BLACK_HOLE, BLACK_HOLE),
         None,
     )];
     for (port, (protocol, services)) in &serving {
@@ -197,7 +197,7 @@ impl Port<'_> {
             let routes = filter::inline(route::inbound(&cluster, self.port, self.services));
             filter::http(self.view, Side::Inbound, &format!("inbound_{place}"), routes)
         } else {
-            filter::bytes(self.view, &cluster, &cluster)
+            filter::bytes(self.view, Side::Inbound, &cluster, &cluster)
         };
         let mesh = kind.starts_with("mtls").then(|| mesh_server(self.view.config()));
         filter::chain(&format!("{place}-{kind}"), Some(wanted), filter, mesh)

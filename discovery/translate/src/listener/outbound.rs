@@ -24,7 +24,7 @@ pub(super) fn capture(view: &View<'_>) -> listener::Listener {
             destination_port: number(u32::from(OUTBOUND_PORT)),
             ..Default::default()
         }),
-        filter::bytes(view, BLACK_HOLE, BLACK_HOLE),
+        filter::bytes(view, Side::Outbound, BLACK_HOLE, BLACK_HOLE),
         None,
     );
     listener::Listener {
@@ -40,7 +40,12 @@ fn unknown(view: &View<'_>, wanted: Option<listener::FilterChainMatch>) -> liste
         OutboundPolicy::AllowAny => ("virtualOutbound-catchall-tcp", PASSTHROUGH),
         OutboundPolicy::RegistryOnly => ("virtualOutbound-blackhole", BLACK_HOLE),
     };
-    filter::chain(name, wanted, filter::bytes(view, cluster, cluster), None)
+    filter::chain(
+        name,
+        wanted,
+        filter::bytes(view, Side::Outbound, cluster, cluster),
+        None,
+    )
 }
 
 /// The addresses at which clients find a service: its own, or, if it is headless, those of its endpoints.
@@ -135,7 +140,7 @@ fn service_listener(
     }
     let bytes = others.unwrap_or_else(|| {
         let cluster = view.cluster_of_port(&service.host, port.number, None, true);
-        filter::bytes(view, &cluster, &cluster)
+        filter::bytes(view, Side::Outbound, &cluster, &cluster)
     });
     if port.protocol.is_auto() {
         inspectors.push(http_inspector(None));

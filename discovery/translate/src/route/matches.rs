@@ -10,7 +10,7 @@ use route::query_parameter_matcher::QueryParameterMatchSpecifier;
 use route::route_match::PathSpecifier;
 
 /// Everything.
-pub(super) fn everything() -> route::RouteMatch {
+pub(crate) fn everything() -> route::RouteMatch {
     route::RouteMatch {
         path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
         ..Default::default()

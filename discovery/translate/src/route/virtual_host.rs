@@ -8,6 +8,7 @@ use mizzen_model::{GatewayRef, Host, Namespace, OutboundPolicy, Service, Virtual
 
 use super::action::{self, Place};
 use crate::name::{PASSTHROUGH, VirtualHostName};
+use crate::report::PEER;
 use crate::view::View;
 
 /// Whether HTTP to that port of the service is looked at.
@@ -191,6 +192,8 @@ pub(super) fn unknown(view: &View<'_>) -> route::VirtualHost {
     );
     route::VirtualHost {
         include_request_attempt_count: false,
+        // Whose the proxy is concerns nobody outside the mesh.
+        request_headers_to_remove: vec![PEER.to_owned()],
         ..host
     }
 }

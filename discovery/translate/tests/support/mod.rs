@@ -1,6 +1,7 @@
 //! A mesh from manifests, and proxies in it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
 
+pub mod arbitrary;
 pub mod render;
 pub mod server;
 

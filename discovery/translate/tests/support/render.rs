@@ -46,6 +46,10 @@ fn unpack(url: &str, value: &[u8]) -> Option<String> {
         as_type::<ext::transport_sockets::raw_buffer::v3::RawBuffer>,
         as_type::<ext::upstreams::http::v3::HttpProtocolOptions>,
         as_type::<ext::access_loggers::file::v3::FileAccessLog>,
+        as_type::<ext::access_loggers::grpc::v3::HttpGrpcAccessLogConfig>,
+        as_type::<ext::access_loggers::grpc::v3::TcpGrpcAccessLogConfig>,
+        as_type::<http::header_mutation::v3::HeaderMutation>,
+        as_type::<http::header_to_metadata::v3::Config>,
         as_type::<ext::retry::host::previous_hosts::v3::PreviousHostsPredicate>,
     ];
     readers.iter().find_map(|read| read(url, value))

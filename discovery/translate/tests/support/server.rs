@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use discovery::aggregated_discovery_service_server as ads;
 use discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::data::accesslog::v3 as log;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
+use envoy_types::pb::envoy::service::accesslog::v3 as als;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server as sds;
 use envoy_types::pb::google::protobuf::Any;
@@ -29,6 +31,10 @@ const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls
 pub enum Said {
     Accepted(String, BTreeSet<String>),
     Refused(String),
+    /// A request that has ended: the log's name and the entry.
+    Request(String, Box<log::HttpAccessLogEntry>),
+    /// A connection that has ended.
+    Connection(String, Box<log::TcpAccessLogEntry>),
 }
 
 #[derive(Clone)]
@@ -36,8 +42,12 @@ struct Served {
     mesh: Arc<Mesh>,
     scope: Scope,
     secrets: Arc<BTreeMap<String, Any>>,
+    edit: Edit,
     said_tx: mpsc::Sender<Said>,
 }
+
+/// What is done to a resource before it is sent.
+pub type Edit = Arc<dyn Fn(TypeUrl, Vec<u8>) -> Vec<u8> + Send + Sync>;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -64,7 +74,7 @@ impl Served {
         found
             .map(|found| Any {
                 type_url: url.to_owned(),
-                value: found.body.to_vec(),
+                value: (self.edit)(of, found.body.to_vec()),
             })
             .collect()
     }
@@ -150,6 +160,40 @@ impl sds::SecretDiscoveryService for Served {
     }
 }
 
+#[tonic::async_trait]
+impl als::access_log_service_server::AccessLogService for Served {
+    async fn stream_access_logs(
+        &self,
+        request: Request<Streaming<als::StreamAccessLogsMessage>>,
+    ) -> Result<Response<als::StreamAccessLogsResponse>, Status> {
+        use als::stream_access_logs_message::LogEntries;
+        let mut messages = request.into_inner();
+        let mut name = String::new();
+        while let Some(message) = messages.message().await? {
+            if let Some(identifier) = message.identifier {
+                name = identifier.log_name;
+            }
+            let said: Vec<Said> = match message.log_entries {
+                Some(LogEntries::HttpLogs(logs)) => logs
+                    .log_entry
+                    .into_iter()
+                    .map(|entry| Said::Request(name.clone(), Box::new(entry)))
+                    .collect(),
+                Some(LogEntries::TcpLogs(logs)) => logs
+                    .log_entry
+                    .into_iter()
+                    .map(|entry| Said::Connection(name.clone(), Box::new(entry)))
+                    .collect(),
+                None => Vec::new(),
+            };
+            for said in said {
+                let _ = self.said_tx.send(said).await;
+            }
+        }
+        Ok(Response::new(als::StreamAccessLogsResponse::default()))
+    }
+}
+
 /// The authority of a mesh.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -210,17 +254,32 @@ pub fn serve(
     scope: Scope,
     secrets: BTreeMap<String, Any>,
 ) -> (JoinHandle<()>, mpsc::Receiver<Said>) {
+    serve_edited(socket, mesh, scope, secrets, Arc::new(|_, body| body))
+}
+
+/// As [`serve`], with something done to each resource.
+pub fn serve_edited(
+    socket: &Path,
+    mesh: Mesh,
+    scope: Scope,
+    secrets: BTreeMap<String, Any>,
+    edit: Edit,
+) -> (JoinHandle<()>, mpsc::Receiver<Said>) {
     let (said_tx, said_rx) = mpsc::channel(1024);
     let served = Served {
         mesh: Arc::new(mesh),
         scope,
         secrets: Arc::new(secrets),
+        edit,
         said_tx,
     };
     let listening = tokio::net::UnixListener::bind(socket).unwrap();
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o777)).unwrap();
     let server = tonic::transport::Server::builder()
         .add_service(ads::AggregatedDiscoveryServiceServer::new(served.clone()))
+        .add_service(als::access_log_service_server::AccessLogServiceServer::new(
+            served.clone(),
+        ))
         .add_service(sds::SecretDiscoveryServiceServer::new(served))
         .serve_with_incoming(UnixListenerStream::new(listening));
     (tokio::spawn(async move { drop(server.await) }), said_rx)
@@ -228,6 +287,11 @@ pub fn serve(
 
 /// What Envoy starts with.
 pub fn bootstrap(socket: &Path) -> String {
+    bootstrap_with(socket, 32_768)
+}
+
+/// The same for an Envoy that takes regular expressions up to that size.
+pub fn bootstrap_with(socket: &Path, program_size: u32) -> String {
     let cluster = |name: &str| {
         serde_json::json!({
             "name": name, "type": "STATIC", "connect_timeout": "1s",
@@ -242,7 +306,7 @@ pub fn bootstrap(socket: &Path) -> String {
     serde_json::json!({
         "node": {"id": "sidecar~10.0.1.1~customer-1.tutorial~tutorial.svc.cluster.local", "cluster": "customer"},
         "layered_runtime": {"layers": [{"name": "static", "static_layer": {
-            "re2.max_program_size.error_level": 32768}}]},
+            "re2.max_program_size.error_level": program_size}}]},
         "static_resources": {"clusters": [cluster("xds-grpc"), cluster("sds-grpc")]},
         "dynamic_resources": {
             "ads_config": {"api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,

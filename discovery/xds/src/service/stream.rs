@@ -167,6 +167,7 @@ impl StreamTask {
         drop(extensions);
         let session = Session::new(self.protocol, opened.view, self.shared.settings.limits);
         let session = Arc::new(Mutex::new(session));
+        mailbox.attach(&session);
         let now = Instant::now();
         self.shared.streams.lock().insert(
             self.id,
@@ -230,6 +231,9 @@ impl StreamTask {
                     None => return Ok(()),
                 },
                 () = mailbox.arrival() => {
+                    if let Some(why) = mailbox.ended() {
+                        return Err(Status::unavailable(why));
+                    }
                     if let Some(change) = mailbox.take() {
                         let event = Event::Changed { view: change.view, dirty: change.dirty, since: change.since };
                         self.step(session, event)?;
@@ -284,7 +288,9 @@ impl StreamTask {
                     kind,
                     since_change,
                     recovered,
+                    resources,
                 } => {
+                    self.shared.source.accepted(self.id, kind, &resources);
                     if let Some(took) = since_change {
                         self.shared.metrics.convergence.observe(took.as_secs_f64());
                     }
@@ -297,7 +303,7 @@ impl StreamTask {
                     warn!(
                         stream = self.id,
                         kind = nack.kind.short(),
-                        resources = ?nack.resources,
+                        resources = ?nack.resources.iter().map(|resource| resource.name()).collect::<Vec<_>>(),
                         error = nack.message,
                         "proxy rejected resources and keeps what it had"
                     );

@@ -84,6 +84,8 @@ impl Source for TestSource {
         })
     }
 
+    fn accepted(&self, _: StreamId, _: ResourceType, _: &[Arc<Resource>]) {}
+
     fn rejected(&self, _: StreamId, _: &Nack) {}
 
     fn recovered(&self, _: StreamId, _: ResourceType, _: &[Arc<str>]) {}

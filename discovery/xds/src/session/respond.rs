@@ -1,6 +1,6 @@
 //! Deciding the next response: what is due, in which order, in pieces of which size.
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::Instant};
 
 use super::{InFlight, Known, Limits, Pending, Protocol, Response, Session, Subscription, TypeUrl};
 use crate::resource::{Resource, ResourceSet, ResourceType, Version, View};
@@ -26,6 +26,10 @@ impl Session {
             return Some(response);
         }
         for kind in ResourceType::ALL {
+            self.again(kind);
+            if let Some(response) = self.outbox.pop_front() {
+                return Some(response);
+            }
             self.additions(kind);
             if let Some(response) = self.outbox.pop_front() {
                 return Some(response);
@@ -42,6 +46,30 @@ impl Session {
 
     fn is_open(&self, subscription: &Subscription) -> bool {
         subscription.in_flight.len() < self.limits.window(self.protocol)
+    }
+
+    /// What a rejection of something else took with it.
+    fn again(&mut self, kind: ResourceType) {
+        let Some(mut subscription) = self.kinds.remove(&kind) else {
+            return;
+        };
+        while self.is_open(&subscription)
+            && let Some(names) = subscription.again.pop_front()
+        {
+            let resources: Vec<_> = names.iter().filter_map(|name| subscription.last_sent(name)).collect();
+            if resources.is_empty() {
+                continue;
+            }
+            if kind == ResourceType::Cluster {
+                self.warm_endpoints(&resources);
+            }
+            let piece = Batch {
+                resources,
+                ..Batch::default()
+            };
+            self.send(kind, &mut subscription, piece, None);
+        }
+        self.kinds.insert(kind, subscription);
     }
 
     fn additions(&mut self, kind: ResourceType) {
@@ -101,32 +129,32 @@ impl Session {
             }
         };
         for piece in pieces {
-            let nonce = self.next_nonce();
-            subscription.sent = Some(nonce);
-            subscription.in_flight.push_back(InFlight {
-                nonce,
-                resources: piece
-                    .resources
-                    .iter()
-                    .map(|r| (r.name().clone(), r.version()))
-                    .collect(),
-                removed: piece.removed.clone(),
-                changed_at,
-            });
-            let version_info = match self.protocol {
-                Protocol::Delta => String::new(),
-                Protocol::StateOfTheWorld => version_of(&piece.resources).to_string(),
-            };
-            self.outbox.push_back(Response {
-                protocol: self.protocol,
-                type_url: TypeUrl::Known(kind),
-                nonce,
-                version_info,
-                resources: piece.resources,
-                removed: piece.removed,
-                changed_at,
-            });
+            self.send(kind, subscription, piece, changed_at);
         }
+    }
+
+    fn send(&mut self, kind: ResourceType, subscription: &mut Subscription, piece: Batch, changed_at: Option<Instant>) {
+        let nonce = self.next_nonce();
+        subscription.sent = Some(nonce);
+        subscription.in_flight.push_back(InFlight {
+            nonce,
+            resources: piece.resources.clone(),
+            removed: piece.removed.clone(),
+            changed_at,
+        });
+        let version_info = match self.protocol {
+            Protocol::Delta => String::new(),
+            Protocol::StateOfTheWorld => version_of(&piece.resources).to_string(),
+        };
+        self.outbox.push_back(Response {
+            protocol: self.protocol,
+            type_url: TypeUrl::Known(kind),
+            nonce,
+            version_info,
+            resources: piece.resources,
+            removed: piece.removed,
+            changed_at,
+        });
     }
 
     /// Envoy warms a changed cluster anew and waits for its endpoints to be sent again, without asking if it has asked
@@ -155,7 +183,7 @@ impl Limits {
 
 impl Subscription {
     pub(super) fn has_work(&self) -> bool {
-        self.has_additions() || !self.gone.is_empty()
+        self.has_additions() || !self.gone.is_empty() || !self.again.is_empty()
     }
 
     fn has_additions(&self) -> bool {

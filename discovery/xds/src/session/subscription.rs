@@ -15,6 +15,8 @@ use crate::{
 
 /// How many rejected names are remembered per kind for `/debug/syncz`.
 const REJECTED_BOUND: usize = 64;
+/// How Envoy begins when it takes clusters or listeners one by one: those it does not name are in force.
+const PARTLY: &str = "Error adding/updating ";
 /// How much of a proxy's rejection message is kept.
 const MESSAGE_BOUND: usize = 2_048;
 
@@ -34,6 +36,8 @@ pub(crate) struct Subscription {
     pub(crate) sent: Option<Nonce>,
     pub(crate) acknowledged: Option<Nonce>,
     pub(crate) rejected: BTreeMap<Arc<str>, (Version, String)>,
+    /// What goes out again by itself, because it was in a response that was rejected for the sake of something in it.
+    pub(crate) again: VecDeque<Vec<Arc<str>>>,
     /// The earliest change that is not sent yet.
     pub(crate) changed_at: Option<Instant>,
 }
@@ -64,7 +68,7 @@ pub(crate) enum Pending {
 
 pub(crate) struct InFlight {
     pub(crate) nonce: Nonce,
-    pub(crate) resources: Vec<(Arc<str>, Version)>,
+    pub(crate) resources: Vec<Arc<Resource>>,
     pub(crate) removed: Vec<Arc<str>>,
     pub(crate) changed_at: Option<Instant>,
 }
@@ -122,7 +126,7 @@ impl Subscription {
             set.iter().for_each(|resource| taken_back(resource.name()));
         }
         for sent in &self.in_flight {
-            sent.resources.iter().for_each(|(name, _)| taken_back(name));
+            sent.resources.iter().for_each(|resource| taken_back(resource.name()));
         }
         self.wildcard = Some(Wildcard {
             known: Known::Told(told),
@@ -159,10 +163,29 @@ impl Subscription {
         concerned
     }
 
-    /// Takes an acknowledgement or rejection in. Unknown nonces (of an earlier stream, or twice) mean nothing.
+    /// What the proxy was last sent under that name, if there is such a resource.
+    pub(crate) fn last_sent(&self, name: &str) -> Option<Arc<Resource>> {
+        let named = self.named.find(name);
+        let known = named.or_else(|| match self.wildcard.as_ref().map(|wildcard| &wildcard.known) {
+            Some(Known::Set(set)) => set.find(name),
+            _ => None,
+        });
+        known.filter(|resource| resource.is_present()).cloned()
+    }
+
+    /// Whether any of these marks concerns this stream.
+    pub(crate) fn is_concerned(&self, marks: &Marks) -> bool {
+        (marks.wildcard && self.wildcard.is_some())
+            || (marks.all_names && self.named.len() > 0)
+            || marks.names.iter().any(|name| self.named.find(name).is_some())
+    }
+
+    /// Takes an acknowledgement or rejection in. Unknown nonces (of an earlier stream, or twice) mean nothing. With `divide`,
+    /// what was rejected only for being beside something else is sent again.
     pub(crate) fn settle(
         &mut self,
         kind: ResourceType,
+        divide: bool,
         nonce: &str,
         error: Option<&ErrorDetail>,
         now: Instant,
@@ -172,7 +195,12 @@ impl Subscription {
         let Some(error) = error else {
             self.acknowledged = Some(sent.nonce);
             let mut recovered = Vec::new();
-            for name in sent.resources.iter().map(|(name, _)| name).chain(&sent.removed) {
+            for name in sent
+                .resources
+                .iter()
+                .map(|resource| resource.name())
+                .chain(&sent.removed)
+            {
                 if self.rejected.remove(name).is_some() {
                     recovered.push(name.clone());
                 }
@@ -182,28 +210,44 @@ impl Subscription {
                 kind,
                 since_change,
                 recovered,
+                resources: sent.resources,
             });
         };
         let message = bounded(&error.message);
-        let mut at_fault: Vec<_> = sent
+        let (mut at_fault, beside): (Vec<_>, Vec<_>) = sent
             .resources
             .iter()
-            .filter(|(name, _)| mentions(&error.message, name))
             .cloned()
-            .collect();
-        if at_fault.is_empty() {
-            at_fault = sent.resources;
+            .partition(|resource| mentions(&error.message, resource.name()));
+        let names = |resources: &[Arc<Resource>]| resources.iter().map(|resource| resource.name().clone()).collect();
+        match (at_fault.as_slice(), beside.as_slice()) {
+            // Which one it is, halves will tell.
+            ([], [_, _, ..]) if divide => {
+                let (first, second) = beside.split_at(beside.len() / 2);
+                self.again.extend([names(first), names(second)]);
+            }
+            ([], _) => at_fault = beside,
+            ([..], [_, ..]) if divide && !error.message.starts_with(PARTLY) => self.again.push_back(names(&beside)),
+            _ => {}
         }
-        for (name, version) in at_fault.iter().take(REJECTED_BOUND) {
-            if self.rejected.len() < REJECTED_BOUND || self.rejected.contains_key(name) {
-                self.rejected.insert(name.clone(), (*version, message.clone()));
+        if divide && !sent.resources.is_empty() && !error.message.starts_with(PARTLY) {
+            // What it was to lose it still has.
+            for name in sent.removed {
+                if self.last_sent(&name).is_none() {
+                    self.gone.insert(name, None);
+                }
             }
         }
-        let resources = at_fault.into_iter().map(|(name, _)| name).collect();
+        for resource in at_fault.iter().take(REJECTED_BOUND) {
+            if self.rejected.len() < REJECTED_BOUND || self.rejected.contains_key(resource.name()) {
+                let rejected = (resource.version(), message.clone());
+                self.rejected.insert(resource.name().clone(), rejected);
+            }
+        }
         Some(Action::Rejected(Nack {
             kind,
             nonce: sent.nonce,
-            resources,
+            resources: at_fault,
             message,
         }))
     }

@@ -192,7 +192,7 @@ fn rejection_is_reported_and_takes_nothing_away() {
     let second = session.respond().unwrap();
     let error = ErrorDetail {
         code: 3,
-        message: "Error adding cluster outbound|80||a: no such thing".into(),
+        message: "Error adding/updating cluster(s) outbound|80||a: no such thing".into(),
     };
     let actions = ask(
         &mut session,
@@ -205,7 +205,7 @@ fn rejection_is_reported_and_takes_nothing_away() {
     let expected = Nack {
         kind: Cluster,
         nonce: second.nonce(),
-        resources: vec![Arc::from("outbound|80||a")],
+        resources: vec![world.resource(Cluster, "outbound|80||a")],
         message: error.message,
     };
     assert_eq!(actions, [Action::Rejected(expected)]);
@@ -228,6 +228,75 @@ fn rejection_is_reported_and_takes_nothing_away() {
     };
     assert_eq!(recovered, &[Arc::from("outbound|80||a")]);
     assert_eq!(session.status()[0].state, SyncState::Synced);
+}
+
+// G1
+#[test]
+fn what_was_beside_something_rejected_is_sent_again_without_it() {
+    let mut world = World::default();
+    for name in ["a", "b", "c", "d", "e"] {
+        world.put(Route, name, if name == "d" { "bad" } else { "good" });
+    }
+    let mut session = Session::new(Protocol::Delta, world.view(), Limits::default());
+    ask(&mut session, delta(Route, &["a", "b", "c", "d", "e"]));
+    let mut sent = Vec::new();
+    let mut at_fault = Vec::new();
+    while let Some(response) = session.respond() {
+        sent.push(told(&response));
+        let bad = response.resources().iter().any(|resource| text(resource) == "bad");
+        let error = ErrorDetail {
+            code: 13,
+            message: "something in it is wrong".into(),
+        };
+        let answer = DeltaRequest {
+            response_nonce: response.nonce().to_string(),
+            error_detail: bad.then_some(error),
+            ..delta(Route, &[])
+        };
+        for action in ask(&mut session, answer) {
+            if let Action::Rejected(nack) = action {
+                at_fault.extend(nack.resources.iter().map(|resource| resource.name().to_string()));
+            }
+        }
+    }
+    assert_eq!(
+        sent,
+        [
+            "rds +a=good +b=good +c=good +d=bad +e=good",
+            "rds +a=good +b=good",
+            "rds +c=good +d=bad +e=good",
+            "rds +c=good",
+            "rds +d=bad +e=good",
+            "rds +d=bad",
+            "rds +e=good",
+        ]
+    );
+    assert_eq!(at_fault, ["d"]);
+    assert_eq!(session.status()[0].rejected.len(), 1);
+}
+
+// G2
+#[test]
+fn only_what_a_stream_subscribed_to_concerns_it() {
+    let mut world = World::default();
+    world.put(Endpoint, "a", "1");
+    let mut session = Session::new(Protocol::Delta, world.view(), Limits::default());
+    ask(&mut session, delta(Cluster, &[]));
+    ask(&mut session, delta(Endpoint, &["a", "none"]));
+    drain(&mut session);
+    let concerned = |mark: &dyn Fn(&mut Dirty)| {
+        let mut dirty = Dirty::new();
+        mark(&mut dirty);
+        session.is_concerned(&dirty)
+    };
+    assert!(concerned(&|dirty| dirty.mark(Endpoint, Arc::from("a"))));
+    assert!(concerned(&|dirty| dirty.mark(Endpoint, Arc::from("none"))));
+    assert!(concerned(&|dirty| dirty.mark_all_names(Endpoint)));
+    assert!(concerned(&|dirty| dirty.mark_wildcard(Cluster)));
+    assert!(!concerned(&|dirty| dirty.mark(Endpoint, Arc::from("b"))));
+    assert!(!concerned(&|dirty| dirty.mark(Route, Arc::from("a"))));
+    assert!(!concerned(&|dirty| dirty.mark_wildcard(Listener)));
+    assert!(!concerned(&|_| {}));
 }
 
 #[test]
@@ -510,12 +579,25 @@ impl Proxy {
         let TypeUrl::Known(kind) = *response.type_url() else {
             return;
         };
-        let bad = response.resources().iter().find(|r| text(r).starts_with("bad"));
-        let error = bad.map(|r| ErrorDetail {
-            code: 3,
-            message: format!("cannot use {}: bad", r.name()),
-        });
-        {
+        let bad: Vec<_> = response
+            .resources()
+            .iter()
+            .filter(|r| text(r).starts_with("bad"))
+            .map(|r| r.name().to_string())
+            .collect();
+        // Some proxies take what is good beside what is not and name all of that, some take nothing and name the first, or none.
+        let style = match self.protocol {
+            Protocol::Delta => response.resources().len() % 3,
+            Protocol::StateOfTheWorld => 0,
+        };
+        let message = match (style, bad.first()) {
+            (_, None) => None,
+            (0, _) => Some(format!("Error adding/updating thing(s) {}: bad", bad.join(": bad, "))),
+            (1, Some(first)) => Some(format!("cannot use {first}: bad")),
+            _ => Some("cannot use that".to_owned()),
+        };
+        let error = message.map(|message| ErrorDetail { code: 3, message });
+        if error.is_none() || style == 0 {
             let wants = self.wants.get(&kind).cloned().unwrap_or_default();
             let wanted = |name: &str| wants.contains(name) || wants.contains("*");
             if self.protocol == Protocol::StateOfTheWorld && matches!(kind, Cluster | Listener) {
