@@ -129,7 +129,7 @@ pub fn apply(
                 })
             })
             .collect();
-        all.sort();
+        all.sort_by(|a, b| a.owner.cmp(&b.owner));
         ApplyError::Conflicts(all)
     })?;
     if writer.manager == "kubectl" {

@@ -5,10 +5,10 @@
 //! map types that patches and server-side apply merge by. Never: I/O, a clock, an object it has not been given.
 
 use parking_lot::RwLock;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 mod cel;
 pub mod crd;
@@ -19,7 +19,7 @@ mod json;
 mod node;
 mod prune;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod validate;
 
 pub use error::{ErrorKind, FieldError};
@@ -39,12 +39,9 @@ pub(crate) struct Slot {
 }
 
 impl Definitions {
-    /// Adds `components.schemas` of an OpenAPI v3 document; a name that is there already keeps its schema.
-    pub fn load(&self, document: &Value) {
-        let Some(Value::Object(schemas)) = document.pointer("/components/schemas") else {
-            return;
-        };
-        for (name, raw) in schemas {
+    /// Adds the `components.schemas` of an OpenAPI v3 document; a name that is there already keeps its schema.
+    pub fn load(&self, schemas: &Value) {
+        for (name, raw) in schemas.as_object().into_iter().flatten() {
             let slot = self.slot(name);
             if slot.schema.get().is_none() {
                 let _ = slot.schema.set(Schema(Arc::new(node::builtin(Some(name), raw, self))));
@@ -132,13 +129,15 @@ impl Schema {
         self.0.property(name).is_some()
     }
 
-    /// The struct fields that the server's types always have, also when they are empty.
-    pub(crate) fn is_always_there(&self, name: &str) -> bool {
-        let default = self.0.property(name).and_then(node::Child::default);
-        self.0.builtin
-            && default
-                .and_then(Value::as_object)
-                .is_some_and(serde_json::Map::is_empty)
+    /// What the server's types always have for a field that is not set: an empty struct, or null for a list that is always written.
+    pub(crate) fn stand_in(&self, name: &str) -> Option<&'static Value> {
+        static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+        let child = self.0.property(name).filter(|_| self.0.builtin)?;
+        if child.default().and_then(Value::as_object).is_some_and(Map::is_empty) {
+            return Some(&EMPTY);
+        }
+        let is_list = matches!(child.schema().kind(), Kind::Array) && self.0.required.iter().any(|key| &**key == name);
+        is_list.then_some(&Value::Null)
     }
 
     /// How the items of a list are described.

@@ -314,7 +314,7 @@ pub(crate) fn key_error(key: &str) -> Option<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
     } else if name.len() > 63 {
-        errors.push("name part must be no more than 63 bytes".to_owned());
+        errors.push("name part must be no more than 63 characters".to_owned());
     }
     if !is_word(name) {
         errors.push(NAME_PART.to_owned());
@@ -326,7 +326,7 @@ pub(crate) fn key_error(key: &str) -> Option<String> {
 pub(crate) fn value_error(value: &str) -> Option<String> {
     let mut errors = Vec::new();
     if value.len() > 63 {
-        errors.push("must be no more than 63 bytes");
+        errors.push("must be no more than 63 characters");
     }
     if !value.is_empty() && !is_word(value) {
         errors.push(
@@ -395,7 +395,8 @@ impl FieldSelector {
         let known = known_fields(group, resource);
         let unknown = |term: &&Term| {
             let field = term.field.as_str();
-            let general = field == "metadata.name" || field == "metadata.namespace" && resource != "nodes";
+            let cluster_wide = matches!(resource, "nodes" | "namespaces" | "certificatesigningrequests");
+            let general = field == "metadata.name" || field == "metadata.namespace" && !cluster_wide;
             !general && !known.is_some_and(|known| known.contains(&field)) && !extra.contains(&field)
         };
         let Some(Term { field, .. }) = self.terms.iter().find(unknown) else {

@@ -13,8 +13,6 @@ pub(super) struct Comparison {
     pub(super) removed: FieldSet,
 }
 
-static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
-
 /// How a value is owned.
 enum Shape<'a> {
     /// As a whole.
@@ -105,6 +103,11 @@ fn compare_at(schema: &Schema, element: Element, old: Option<&Value>, new: Optio
         (None, None) => return,
         (Some(old), Some(new)) => {
             let both_empty = empty(Some(old)) && empty(Some(new));
+            if old.is_null() && !both_empty && !leaf(new) {
+                let below = compare(schema, blank(new), new);
+                result.added.adopt(element, below.added);
+                return;
+            }
             if both_empty || leaf(old) || leaf(new) {
                 if old != new {
                     result.modified.insert(element);
@@ -149,7 +152,7 @@ fn compare_maps(schema: &Schema, old: &Map<String, Value>, new: &Map<String, Val
     let both_there = !old.contains_key(NOT_THERE) && !new.contains_key(NOT_THERE);
     let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
     for name in names.filter(|name| *name != NOT_THERE) {
-        let stand_in = (both_there && schema.is_always_there(name)).then_some(&*EMPTY);
+        let stand_in = schema.stand_in(name).filter(|_| both_there);
         let (old, new) = (old.get(name).or(stand_in), new.get(name).or(stand_in));
         compare_at(child(schema, name), Element::field(name), old, new, result);
     }

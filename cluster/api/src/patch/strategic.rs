@@ -70,8 +70,7 @@ pub(super) fn merge(
 }
 
 fn unknown_directive(directive: &str, patch: &Map<String, Value>) -> PatchError {
-    let map = Value::Object(patch.clone());
-    PatchError::Malformed(format!("Unknown patch type: {directive} in map: {map}"))
+    PatchError::Failed(format!("unknown patch type: {directive} in map: {}", go_map(patch)))
 }
 
 /// Keeps only the keys that the patch lists, which must include all that it sets.
@@ -81,14 +80,12 @@ fn retain_keys(
     patch: &Map<String, Value>,
 ) -> Result<(), PatchError> {
     let Value::Array(retained) = retained else {
-        return Err(PatchError::Malformed("invalid patch format of retain keys".to_owned()));
+        return Err(PatchError::Malformed("invalid patch format of retainKeys".to_owned()));
     };
     let is_retained = |name: &str| retained.iter().any(|key| key.as_str() == Some(name));
     let set = |(name, value): &(&String, &Value)| !name.starts_with('$') && !value.is_null();
     if patch.iter().filter(set).any(|(name, _)| !is_retained(name)) {
-        return Err(PatchError::Malformed(
-            "patch contains a key that is not in the retainKeys list".to_owned(),
-        ));
+        return Err(PatchError::Malformed("invalid patch format of retainKeys".to_owned()));
     }
     object.retain(|name, _| is_retained(name));
     Ok(())
@@ -131,10 +128,10 @@ fn check_order(items: &[Value], order: &[Value], key: &str) -> Result<(), PatchE
         if !remaining.any(|candidate| same(candidate, item, key)) {
             let message = format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
-                Value::Array(items.to_vec()),
-                Value::Array(order.to_vec())
+                go_print(&Value::Array(items.to_vec())),
+                go_print(&Value::Array(order.to_vec()))
             );
-            return Err(PatchError::Malformed(message));
+            return Err(PatchError::Failed(message));
         }
     }
     Ok(())
@@ -166,8 +163,9 @@ fn merge_list(schema: &Schema, old: Vec<Value>, patch: &[Value]) -> Result<Vec<V
             )));
         };
         let Some(value) = map.get(key) else {
-            return Err(PatchError::Malformed(format!(
-                "map: {item} does not contain declared merge key: {key}"
+            return Err(PatchError::Failed(format!(
+                "map: {} does not contain declared merge key: {key}",
+                go_map(map)
             )));
         };
         match directive(item).as_deref() {
@@ -220,4 +218,23 @@ fn sort(merged: Vec<Value>, order: &[Value], old: &[Value], key: &str) -> Vec<Va
         };
         sorted.extend(if other_first { others.next() } else { named.next() });
     }
+}
+
+/// A value as Go prints it plainly: `map[a:1 b:[x y]]`.
+fn go_print(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_print).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => go_map(map),
+        other => other.to_string(),
+    }
+}
+
+fn go_map(map: &Map<String, Value>) -> String {
+    let entries: Vec<String> = map
+        .iter()
+        .map(|(name, value)| format!("{name}:{}", go_print(value)))
+        .collect();
+    format!("map[{}]", entries.join(" "))
 }

@@ -139,6 +139,10 @@ fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
         let name = text(version.get("name"));
         if !is_dns_1035(name) {
             errors.push(FieldError::invalid(format!("{path}.name"), name, DNS_1035));
+            if index == 0 {
+                // The server keeps the first version's name in a second place.
+                errors.push(FieldError::invalid("spec.version", name, DNS_1035));
+            }
         }
         if versions
             .iter()
@@ -200,11 +204,15 @@ fn validate_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::forbidden("spec.conversion.webhookClientConfig", detail));
         }
         "None" => {}
-        "Webhook" if conversion.pointer("/webhook/clientConfig").is_none() => {
-            let detail = "required when strategy is set to Webhook";
-            errors.push(FieldError::required("spec.conversion.webhookClientConfig", detail));
+        "Webhook" => {
+            if conversion.pointer("/webhook/clientConfig").is_none() {
+                let detail = "required when strategy is set to Webhook";
+                errors.push(FieldError::required("spec.conversion.webhookClientConfig", detail));
+            }
+            if list(conversion.pointer("/webhook/conversionReviewVersions")).is_empty() {
+                errors.push(FieldError::required("spec.conversion.conversionReviewVersions", ""));
+            }
         }
-        "Webhook" => {}
         "" => errors.push(FieldError::required("spec.conversion.strategy", "")),
         other => errors.push(FieldError::not_supported(
             "spec.conversion.strategy",

@@ -35,15 +35,13 @@ fn walk(schema: &Schema, value: &Value, owner: &str, path: &str) -> Option<Strin
         _ => false,
     };
     if !fits {
-        // Types that decode themselves speak of themselves.
-        return Some(match (schema.kind(), value) {
-            (Kind::Quantity, _) => QUANTITY.to_owned(),
-            (Kind::String, _) if is_time(schema) => {
-                format!("json: cannot unmarshal {} into Go value of type string", word(value))
-            }
-            (Kind::IntOrString, _) => format!("json: cannot unmarshal {} into Go value of type int32", word(value)),
-            _ => unmarshal(word(value), owner, path, &go_type(schema)),
-        });
+        let wanted = match schema.kind() {
+            Kind::Quantity => return Some(QUANTITY.to_owned()),
+            Kind::String if is_time(schema) => "string".to_owned(),
+            Kind::IntOrString => "int32".to_owned(),
+            _ => go_type(schema),
+        };
+        return Some(unmarshal(word(value), owner, path, &wanted));
     }
     match value {
         Value::Object(map) => {

@@ -31,6 +31,16 @@ fn walk(schema: &Schema, value: &mut Value, path: &str, unknown: &mut Vec<String
                 walk(schema.items(), item, &format!("{path}[{index}]"), unknown);
             }
         }
+        Value::Number(number) => {
+            // `2.0` is an integer to Kubernetes. Beyond this a double has no exact integers.
+            const EXACT: f64 = 9_007_199_254_740_992.0;
+            if let Some(float) = number
+                .as_f64()
+                .filter(|f| number.is_f64() && f.fract() == 0.0 && f.abs() < EXACT)
+            {
+                *value = Value::from(float as i64);
+            }
+        }
         _ => {}
     }
 }
@@ -92,15 +102,16 @@ pub(super) fn set_defaults(schema: &Schema, value: &mut Value) {
                     }
                 }
             }
-            for (name, child) in map.iter_mut() {
-                if let Some(field) = schema.field(name) {
-                    let missing = child.is_null() && !field.schema.0.nullable;
-                    if let Some(default) = field.default.filter(|_| missing) {
-                        *child = default.clone();
-                    }
-                    set_defaults(field.schema, child);
+            map.retain(|name, child| {
+                let Some(field) = schema.field(name) else { return true };
+                if child.is_null() && !field.schema.0.nullable && field.schema.kind() != Kind::Any {
+                    // A null that the schema does not allow is as good as absent.
+                    let Some(default) = field.default else { return false };
+                    *child = default.clone();
                 }
-            }
+                set_defaults(field.schema, child);
+                true
+            });
         }
         Value::Array(items) => {
             for item in items {

@@ -119,7 +119,11 @@ pub(super) fn validate(schema: &Schema, new: &Value, old: Option<&Value>) -> Vec
     let blocking = |error: &FieldError| {
         matches!(
             error.kind,
-            ErrorKind::Required | ErrorKind::TooLong | ErrorKind::TooMany | ErrorKind::TypeInvalid
+            ErrorKind::Required
+                | ErrorKind::TooLong
+                | ErrorKind::TooMany
+                | ErrorKind::TypeInvalid
+                | ErrorKind::NotSupported
         )
     };
     if errors.iter().any(blocking) {
@@ -129,6 +133,13 @@ pub(super) fn validate(schema: &Schema, new: &Value, old: Option<&Value>) -> Vec
     } else {
         super::cel::validate(schema, new, old, "", &mut errors);
     }
+    errors
+}
+
+/// Only the checks of the schema itself.
+pub(super) fn plain(schema: &Schema, value: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    node(&schema.0, value, None, "", &mut errors);
     errors
 }
 
@@ -271,6 +282,28 @@ fn formatted(node: &Node, value: &Value, place: &mut Place<'_>) {
     }
 }
 
+/// Of the branches that failed, the errors of the one that looked at most of the value.
+fn best(branches: &[Node], outcomes: Vec<Vec<FieldError>>, value: &Value) -> Vec<FieldError> {
+    fn looked_at(node: &Node, value: &Value) -> usize {
+        let below: usize = match value {
+            Value::Object(map) => map
+                .iter()
+                .filter_map(|(name, value)| Some(looked_at(&node.property(name)?.schema().0, value)))
+                .sum(),
+            _ => 0,
+        };
+        1 + below
+    }
+    let mut pairs: Vec<_> = branches
+        .iter()
+        .map(|branch| looked_at(branch, value))
+        .zip(outcomes)
+        .collect();
+    // Stable: of equals the first.
+    pairs.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    pairs.into_iter().next().map(|(_, errors)| errors).unwrap_or_default()
+}
+
 fn combinations(checks: &Checks, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let outcome = |branch: &Node| {
         let mut errors = Vec::new();
@@ -281,7 +314,7 @@ fn combinations(checks: &Checks, value: &Value, path: &str, errors: &mut Vec<Fie
         let outcomes: Vec<_> = checks.any_of.iter().map(outcome).collect();
         if !outcomes.iter().any(Vec::is_empty) {
             Place { path, errors }.combination(format_args!("must validate at least one schema (anyOf)"));
-            errors.extend(outcomes.into_iter().next().unwrap_or_default());
+            errors.extend(best(&checks.any_of, outcomes, value));
         }
     }
     if !checks.one_of.is_empty() {
@@ -291,7 +324,7 @@ fn combinations(checks: &Checks, value: &Value, path: &str, errors: &mut Vec<Fie
             0 => {
                 let rule = format_args!("must validate one and only one schema (oneOf). Found none valid");
                 Place { path, errors }.combination(rule);
-                errors.extend(outcomes.into_iter().next().unwrap_or_default());
+                errors.extend(best(&checks.one_of, outcomes, value));
             }
             several => Place { path, errors }.combination(format_args!(
                 "must validate one and only one schema (oneOf). Found {several} valid alternatives"
@@ -315,14 +348,13 @@ fn combinations(checks: &Checks, value: &Value, path: &str, errors: &mut Vec<Fie
 
 fn scalar(checks: &Checks, value: &Value, place: &mut Place<'_>) {
     if let Value::String(text) = value {
+        // Only the first of these is told.
         let length = text.chars().count() as u64;
         if let Some(max) = checks.max_length.filter(|max| length > *max) {
             place.push(ErrorKind::TooLong, None, format!("may not be more than {max} bytes"));
-        }
-        if let Some(min) = checks.min_length.filter(|min| length < *min) {
+        } else if let Some(min) = checks.min_length.filter(|min| length < *min) {
             place.invalid(value, format_args!("should be at least {min} chars long"));
-        }
-        if let Some((pattern, regex)) = &checks.pattern
+        } else if let Some((pattern, regex)) = &checks.pattern
             && !regex.as_ref().is_some_and(|regex| regex.is_match(text))
         {
             place.invalid(value, format_args!("should match '{pattern}'"));

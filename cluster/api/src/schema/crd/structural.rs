@@ -84,10 +84,6 @@ fn unsupported(map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError
         let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
         errors.push(FieldError::forbidden(format!("{path}.uniqueItems"), detail));
     }
-    if map.get("additionalProperties") == Some(&Value::Bool(false)) {
-        let detail = "additionalProperties cannot be set to false";
-        errors.push(FieldError::forbidden(format!("{path}.additionalProperties"), detail));
-    }
     if map.contains_key("properties") && map.contains_key("additionalProperties") {
         let detail = "additionalProperties and properties are mutual exclusive";
         errors.push(FieldError::forbidden(format!("{path}.additionalProperties"), detail));
@@ -147,7 +143,7 @@ fn skeleton(raw: &Value, path: &str, place: Place, errors: &mut Vec<FieldError>)
                 "must be object at the root",
             ));
         }
-        ("", _) if free => {}
+        ("", _) if free || raw.get("$ref").is_some() => {}
         ("", place) => {
             let what = match place {
                 Place::Items => "array items",
@@ -174,7 +170,13 @@ fn skeleton(raw: &Value, path: &str, place: Place, errors: &mut Vec<FieldError>)
 
 fn extensions(raw: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let kind = text(raw.get("type"));
-    if flag(raw, "x-kubernetes-embedded-resource") && kind != "object" {
+    let is_embedded = flag(raw, "x-kubernetes-embedded-resource");
+    if is_embedded && raw.get("properties").is_none() && !flag(raw, "x-kubernetes-preserve-unknown-fields") {
+        let detail =
+            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
+        errors.push(FieldError::required(format!("{path}.properties"), detail));
+    }
+    if is_embedded && kind != "object" {
         let detail = "must be object if x-kubernetes-embedded-resource is true";
         errors.push(FieldError::invalid(format!("{path}.type"), kind, detail));
     }
@@ -195,7 +197,7 @@ fn extensions(raw: &Value, path: &str, errors: &mut Vec<FieldError>) {
         }
         Some("map") => list_map(raw, path, errors),
         Some("atomic" | "set") => {}
-        Some(other) => errors.push(FieldError::not_supported(field, other, &["atomic", "map", "set"])),
+        Some(other) => errors.push(FieldError::not_supported(field, other, &["atomic", "set", "map"])),
     }
     if let Some(rules) = super::super::cel::Rules::read(raw) {
         for (index, error) in rules.errors().into_iter().enumerate() {
@@ -233,15 +235,27 @@ fn list_map(raw: &Value, path: &str, errors: &mut Vec<FieldError>) {
             detail,
         ));
     }
-    for (index, key) in keys.iter().enumerate() {
+    let is_missing = |key: &&Value| {
+        items
+            .get("properties")
+            .is_none_or(|properties| properties.get(text(Some(key))).is_none())
+    };
+    if keys.iter().any(|key| is_missing(&key)) {
+        // The server quotes the list in its own syntax.
+        let quoted: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let detail = format!(
+            "[]string{{{}}}: entries must all be names of item properties",
+            quoted.join(", ")
+        );
+        let error = FieldError {
+            value: None,
+            ..FieldError::invalid(format!("{path}.x-kubernetes-list-map-keys"), "", detail)
+        };
+        errors.push(error);
+    }
+    for key in keys {
         let name = text(Some(key));
         let Some(property) = items.get("properties").and_then(|properties| properties.get(name)) else {
-            let detail = "entries must all be names of item properties";
-            errors.push(FieldError::invalid(
-                format!("{path}.x-kubernetes-list-map-keys[{index}]"),
-                name,
-                detail,
-            ));
             continue;
         };
         let field = format!("{path}.items.properties[{name}]");
@@ -268,7 +282,7 @@ fn default(raw: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
     let mut completed = value.clone();
     schema.set_defaults(&mut completed);
-    for error in schema.validate(&completed, None) {
+    for error in super::super::validate::plain(&schema, &completed) {
         let below = if error.field == "<nil>" {
             String::new()
         } else {
