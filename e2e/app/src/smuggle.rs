@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 const TABLE: &str = include_str!("../requests.txt");
 /// Who has not answered or closed by then waits for more.
-const QUIET: Duration = Duration::from_millis(1500);
+const QUIET: Duration = Duration::from_secs(4);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -12,10 +12,11 @@ mod scenario;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
+use futures::future::join_all;
 
 use crate::cluster::Cluster;
 use crate::scenario::{DataPlane, Scenario, Scope};
@@ -90,21 +91,30 @@ async fn run_all(args: Args) -> anyhow::Result<u32> {
     let install = tally.time("install", "cluster", mesh.install(args.keep)).await;
     if install {
         for scenario in chosen.iter().filter(|scenario| scenario.scope == Scope::DataPlane) {
-            for plane in args
+            // Each data plane has a namespace of its own: they do not meet, and much of a scenario is waiting.
+            let runs = args
                 .data_plane
                 .iter()
                 .filter(|plane| scenario.data_planes.contains(plane))
-            {
-                let outcome = run::scenario(&cluster, scenario, *plane);
-                if !tally.time(&scenario.name, plane.name(), outcome).await {
+                .map(async |plane| (plane, timed(run::scenario(&cluster, scenario, *plane)).await));
+            for (plane, outcome) in join_all(runs).await {
+                if !tally.count(&scenario.name, plane.name(), outcome) {
                     cluster.describe_trouble(&plane.namespace()).await;
                 }
             }
         }
         for scenario in chosen.iter().filter(|scenario| scenario.scope == Scope::Cluster) {
+            let mut planes = args
+                .data_plane
+                .iter()
+                .filter(|plane| scenario.data_planes.contains(plane));
             // Where both data planes serve one chain of calls, if that is among them.
-            let plane = args.data_plane.iter().find(|plane| **plane == DataPlane::Mixed);
-            let Some(plane) = plane.or(args.data_plane.first()) else {
+            let Some(plane) = planes
+                .clone()
+                .find(|plane| **plane == DataPlane::Mixed)
+                .or(planes.next())
+            else {
+                println!("not run {} [cluster]: needs {:?}", scenario.name, scenario.data_planes);
                 continue;
             };
             if !tally
@@ -137,14 +147,13 @@ struct Tally {
 impl Tally {
     /// Runs one piece of work, prints its line, and says whether it passed.
     async fn time(&mut self, name: &str, variant: &str, work: impl Future<Output = anyhow::Result<()>>) -> bool {
-        let start = Instant::now();
-        // A scenario bounds its own waits; this bound only keeps a hang from holding up the others.
-        let limit = std::time::Duration::from_secs(420);
-        let outcome = tokio::time::timeout(limit, work)
-            .await
-            .context("took longer than 7 minutes")
-            .flatten();
-        let seconds = start.elapsed().as_secs_f32();
+        let outcome = timed(work).await;
+        self.count(name, variant, outcome)
+    }
+
+    /// Prints the line of a piece of work, and says whether it passed.
+    fn count(&mut self, name: &str, variant: &str, (took, outcome): (Duration, anyhow::Result<()>)) -> bool {
+        let seconds = took.as_secs_f32();
         match outcome {
             Ok(()) => {
                 self.passed += 1;
@@ -161,4 +170,16 @@ impl Tally {
             }
         }
     }
+}
+
+/// How long a piece of work took, and how it ended.
+async fn timed(work: impl Future<Output = anyhow::Result<()>>) -> (Duration, anyhow::Result<()>) {
+    // A scenario bounds its own waits; this bound only keeps a hang from holding up the others.
+    const LIMIT: Duration = Duration::from_secs(420);
+    let start = Instant::now();
+    let outcome = tokio::time::timeout(LIMIT, work)
+        .await
+        .context("took longer than 7 minutes")
+        .flatten();
+    (start.elapsed(), outcome)
 }

@@ -162,7 +162,14 @@ impl<'a> Mesh<'a> {
                 .must(&["get", "virtualservice", "-n", &namespace, "customer-gateway"])
                 .await?;
             self.cluster
-                .must(&["delete", "namespace", &namespace, "--timeout=150s"])
+                .must(&["delete", "namespace", &namespace, "--wait=false"])
+                .await?;
+        }
+        // All together: Kubernetes takes half a minute for a namespace with pods.
+        for plane in self.planes {
+            let namespace = format!("namespace/{}", plane.namespace());
+            self.cluster
+                .must(&["wait", "--for=delete", &namespace, "--timeout=150s"])
                 .await?;
         }
         let purged = self.cluster.mizzen(&["uninstall", "--purge"]).await?;

@@ -34,7 +34,7 @@ pub(crate) enum Scope {
     /// Once per data plane, in that plane's own copy of the tutorial applications.
     #[default]
     DataPlane,
-    /// Once, after all others: it changes the mesh itself.
+    /// Once, after all others, in one of its data planes: it changes the mesh itself.
     Cluster,
 }
 
