@@ -74,16 +74,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut progress = Progress::new(args.output);
-    match Installation::steps(&args, &images, &mut progress).await {
-        Ok(()) => {
-            progress.finish();
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(failure) => {
-            progress.failed(&failure);
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let outcome = Installation::steps(&args, &images, &mut progress).await;
+    Ok(progress.end(outcome))
 }
 
 fn print_objects(args: &Args, images: &Images) -> anyhow::Result<()> {

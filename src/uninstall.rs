@@ -45,16 +45,8 @@ pub(crate) struct Args {
 /// Uninstalls; the exit code says whether everything went.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(args.output);
-    match steps(&args, &mut progress).await {
-        Ok(()) => {
-            progress.finish();
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(failure) => {
-            progress.failed(&failure);
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let outcome = steps(&args, &mut progress).await;
+    Ok(progress.end(outcome))
 }
 
 async fn steps(args: &Args, progress: &mut Progress) -> Result<(), Failure> {
@@ -65,6 +57,7 @@ async fn steps(args: &Args, progress: &mut Progress) -> Result<(), Failure> {
         cluster,
         progress,
         left: Vec::new(),
+        going: Vec::new(),
     };
     removal.sample().await?;
     removal.mesh().await?;
@@ -82,6 +75,8 @@ struct Removal<'a> {
     cluster: Cluster,
     progress: &'a mut Progress,
     left: Vec<(String, String)>,
+    /// Namespaces that were deleted. All are waited for together: Kubernetes takes some seconds for each.
+    going: Vec<String>,
 }
 
 impl Removal<'_> {
@@ -105,7 +100,10 @@ impl Removal<'_> {
                 continue;
             };
             let name = manifests::text(object, "/metadata/name");
-            let found = api.get_opt(name).await.map_err(|e| failed(&e))?;
+            let found = match api.get(name).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => None,
+                found => Some(found.map_err(|e| failed(&e))?),
+            };
             if found.is_some_and(|found| installed(&found)) && self.cluster.delete(object).await? {
                 removed += 1;
             }
@@ -166,8 +164,10 @@ impl Removal<'_> {
                 .iter()
                 .map(ResourceExt::name_any),
         );
-        for namespace in &namespaces {
-            self.namespace(&client, namespace).await?;
+        for namespace in namespaces {
+            if self.namespace(&client, &namespace).await? {
+                self.going.push(namespace);
+            }
         }
         let names: Vec<_> = meshes
             .iter()
@@ -238,11 +238,18 @@ impl Removal<'_> {
         let objects = manifests::operator(&images)
             .map_err(|e| Failure::new("a built-in manifest is wrong", format!("{e:#}"), "report it as a bug"))?;
         let mut was_there = false;
+        // The Deployment first, so that the operator ends with its rights still there.
         for object in objects.iter().rev() {
             was_there |= self.cluster.delete(object).await?;
+            if manifests::text(object, "/kind") == "Deployment" {
+                self.pods_end(OPERATOR_NAMESPACE).await?;
+            }
+        }
+        self.going.push(OPERATOR_NAMESPACE.to_owned());
+        for namespace in std::mem::take(&mut self.going) {
+            self.gone(&namespace).await?;
         }
         // It may have put them back until it ended.
-        self.gone("mizzen-operator").await?;
         self.operator_webhooks().await?;
         self.progress.done(
             if was_there { "removed" } else { "none" },

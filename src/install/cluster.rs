@@ -21,10 +21,15 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// The cluster, if it answers.
     pub(crate) async fn connect(options: &Options) -> Result<Self, Failure> {
-        Ok(Self {
-            client: options.reach().await?,
+        Ok(Self::of(options.reach().await?))
+    }
+
+    /// The cluster of a client.
+    pub(crate) fn of(client: Client) -> Self {
+        Self {
+            client,
             kinds: BTreeMap::new(),
-        })
+        }
     }
 
     /// How the cluster names a kind; None if it does not have it.
@@ -45,7 +50,8 @@ impl Cluster {
                         .insert(key.clone(), (resource, capabilities.scope == Scope::Namespaced));
                 }
                 Err(kube::Error::Discovery(_)) => return Ok(None),
-                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
+                // By the code: a group that is just gone answers with no reason.
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
@@ -115,7 +121,7 @@ impl Cluster {
         };
         match api.delete(name, &DeleteParams::background()).await {
             Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
             Err(error) => Err(refused(&what(), &error)),
         }
     }

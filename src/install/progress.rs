@@ -5,6 +5,7 @@ use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// How results are printed.
@@ -107,8 +108,22 @@ impl Progress {
         }
     }
 
+    /// Tells how all ended; the exit code says it too.
+    pub(crate) fn end(self, outcome: Result<(), Failure>) -> ExitCode {
+        match outcome {
+            Ok(()) => {
+                self.finish();
+                ExitCode::SUCCESS
+            }
+            Err(failure) => {
+                self.failed(&failure);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
     /// The step failed; nothing follows.
-    pub(crate) fn failed(self, failure: &Failure) {
+    fn failed(self, failure: &Failure) {
         self.clear();
         match self.output {
             Output::Text => {
@@ -126,7 +141,7 @@ impl Progress {
     }
 
     /// All steps ended well.
-    pub(crate) fn finish(self) {
+    fn finish(self) {
         self.clear();
         if self.output == Output::Json {
             self.document(None);
