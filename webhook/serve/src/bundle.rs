@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use futures::{StreamExt as _, pin_mut};
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
@@ -21,31 +23,19 @@ pub(crate) trait Configuration:
 impl Configuration for MutatingWebhookConfiguration {
     fn bundles(&self) -> Vec<Option<&[u8]>> {
         let webhooks = self.webhooks.iter().flatten();
-        webhooks
-            .map(|webhook| {
-                webhook
-                    .client_config
-                    .ca_bundle
-                    .as_ref()
-                    .map(|bundle| bundle.0.as_slice())
-            })
-            .collect()
+        webhooks.map(|webhook| bundle(&webhook.client_config)).collect()
     }
 }
 
 impl Configuration for ValidatingWebhookConfiguration {
     fn bundles(&self) -> Vec<Option<&[u8]>> {
         let webhooks = self.webhooks.iter().flatten();
-        webhooks
-            .map(|webhook| {
-                webhook
-                    .client_config
-                    .ca_bundle
-                    .as_ref()
-                    .map(|bundle| bundle.0.as_slice())
-            })
-            .collect()
+        webhooks.map(|webhook| bundle(&webhook.client_config)).collect()
     }
+}
+
+fn bundle(client: &WebhookClientConfig) -> Option<&[u8]> {
+    client.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice())
 }
 
 /// Keeps `ca_pem` in every webhook of one configuration, for ever. A configuration that is not there yet gets it when it is.
