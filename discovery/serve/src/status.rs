@@ -416,4 +416,61 @@ mod tests {
         assert_eq!(status.conditions[0].reason.as_deref(), Some("RejectedByProxy"));
         assert_eq!(status.conditions[1], other);
     }
+
+    /// An API server that has one object and keeps what is written to it.
+    fn api(written: &Arc<parking_lot::Mutex<Vec<serde_json::Value>>>) -> Client {
+        use kube::client::Body;
+        let written = written.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let written = written.clone();
+            async move {
+                let object = json!({
+                    "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+                    "metadata": { "namespace": "shop", "name": "cart" },
+                });
+                if request.method() == http::Method::PATCH {
+                    let body = request.into_body().collect_bytes().await?;
+                    written.lock().push(serde_json::from_slice(&body)?);
+                }
+                let answer = Body::from(serde_json::to_vec(&object)?);
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(http::Response::new(answer))
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    // G1, C8
+    #[tokio::test]
+    async fn object_that_proxies_refuse_says_so_until_it_is_tried_again() {
+        let written = Arc::default();
+        let (status_tx, _reports) = mpsc::channel(1);
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let mut writer = Writer::new(api(&written), Hub::new(status_tx), metrics);
+        let report = report(vec![]);
+        let key = report.key.clone();
+        writer.take(StatusEvent::Reports(vec![report]));
+        writer.take(StatusEvent::Guilty {
+            object: key.clone(),
+            message: "a proxy refuses the routes".into(),
+        });
+        writer.write(&key).await.unwrap();
+        writer.take(StatusEvent::Cleared(key.clone()));
+        assert!(writer.pending.contains(&key));
+        writer.write(&key).await.unwrap();
+        let told: Vec<_> = written
+            .lock()
+            .iter()
+            .map(|patch| {
+                let condition = &patch["status"]["conditions"][0];
+                ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap_or_default().to_owned())
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ["False", "RejectedByProxy", "a proxy refuses the routes"],
+                ["True", "Accepted", "in force"],
+            ]
+        );
+    }
 }

@@ -361,7 +361,7 @@ struct Play {
     index: Index,
     hub: Arc<Hub>,
     proxies: Vec<Proxy>,
-    _reports: mpsc::Receiver<StatusEvent>,
+    reports: mpsc::Receiver<StatusEvent>,
 }
 
 impl Play {
@@ -401,7 +401,7 @@ impl Play {
             index,
             hub,
             proxies,
-            _reports: reports,
+            reports,
         }
     }
 
@@ -586,6 +586,118 @@ fn a_stream_ends_when_its_pod_is_another_or_its_namespace_leaves_the_mesh() {
         name: "a-0".into(),
     }));
     assert_eq!(ended(&play), [true, true, true, true, false]);
+}
+
+/// Has a proxy take what is due like an Envoy that refuses a table in which a route is called bad, and tells the hub what it
+/// says. Gives the names of the routes by virtual host, of what it has in the end.
+fn talk(play: &mut Play, number: usize) -> BTreeMap<String, Vec<String>> {
+    use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+    use prost::Message as _;
+    let (id, source) = (number as StreamId + 1, HubSource(play.hub.clone()));
+    let proxy = &mut play.proxies[number];
+    let mut has = BTreeMap::new();
+    loop {
+        if let Some(change) = proxy.mailbox.take() {
+            let event = SessionEvent::Changed {
+                view: change.view,
+                dirty: change.dirty,
+                since: change.since,
+            };
+            proxy.session.step(event, Instant::now());
+        }
+        let Some(response) = proxy.session.respond() else {
+            return has;
+        };
+        let mizzen_xds::TypeUrl::Known(kind) = *response.type_url() else {
+            panic!()
+        };
+        let tables: Vec<_> = response
+            .resources()
+            .iter()
+            .filter(|_| kind == ResourceType::Route)
+            .map(|table| RouteConfiguration::decode(table.body()).unwrap())
+            .collect();
+        let routes = |host: &envoy_types::pb::envoy::config::route::v3::VirtualHost| {
+            host.routes.iter().map(|route| route.name.clone()).collect::<Vec<_>>()
+        };
+        let bad = tables
+            .iter()
+            .flat_map(|table| &table.virtual_hosts)
+            .any(|host| routes(host).contains(&"bad".to_owned()));
+        if !bad {
+            for host in tables.iter().flat_map(|table| &table.virtual_hosts) {
+                has.insert(host.name.clone(), routes(host));
+            }
+        }
+        let answer = DeltaRequest {
+            type_url: kind.type_url().into(),
+            response_nonce: response.nonce().to_string(),
+            error_detail: bad.then(|| mizzen_xds::wire::ErrorDetail {
+                code: 13,
+                message: "I do not like that".into(),
+            }),
+            ..DeltaRequest::default()
+        };
+        for action in proxy
+            .session
+            .step(SessionEvent::Request(Request::Delta(answer)), Instant::now())
+        {
+            match action {
+                mizzen_xds::Action::Acknowledged { kind, resources, .. } => source.accepted(id, kind, &resources),
+                mizzen_xds::Action::Rejected(nack) => source.rejected(id, &nack),
+                mizzen_xds::Action::Refuse(refusal) => panic!("{refusal}"),
+            }
+        }
+    }
+}
+
+// G1, C8
+#[test]
+fn routes_that_an_envoy_refuses_are_left_out_for_all_and_told_on_their_virtual_service() {
+    let mut play = Play::new();
+    let named = |namespace: &str, host: &str, name: &str| {
+        let to = json!({ "destination": { "host": host } });
+        let spec = json!({ "hosts": [host], "http": [{ "name": name, "route": [to] }] });
+        Event::Apply(ours("VirtualService", namespace, &format!("of-{host}"), &spec))
+    };
+    let (a, bb) = ("a.shop.svc.cluster.local:80", "bb.bank1.svc.cluster.local:80");
+    play.step(named("shop", "a", "first"));
+    play.step(named("bank1", "bb", "first"));
+    let has = talk(&mut play, 0);
+    assert_eq!(
+        (&has[a], &has[bb]),
+        (&vec!["first".to_owned()], &vec!["first".to_owned()])
+    );
+
+    play.step(named("shop", "a", "bad"));
+    play.step(named("bank1", "bb", "second"));
+    let has = talk(&mut play, 0);
+    // That of the other namespace came in the same table, so both are tried; one is found.
+    assert_eq!(
+        (&has[a], &has[bb]),
+        (&vec!["first".to_owned()], &vec!["second".to_owned()])
+    );
+    let told = play.reports.try_recv().unwrap();
+    let StatusEvent::Guilty { object, message } = &told else {
+        panic!("{told:?}")
+    };
+    assert_eq!((object.namespace.as_str(), object.name.as_str()), ("shop", "of-a"));
+    assert!(message.contains("I do not like that"), "{message}");
+    assert!(play.reports.try_recv().is_err(), "nobody else is told anything");
+    // Its replica is not even asked to take it.
+    let has = talk(&mut play, 1);
+    assert_eq!(
+        (&has[a], &has[bb]),
+        (&vec!["first".to_owned()], &vec!["second".to_owned()])
+    );
+
+    play.step(named("shop", "a", "repaired"));
+    assert!(matches!(play.reports.try_recv(), Ok(StatusEvent::Cleared(object)) if object.name.as_str() == "of-a"));
+    let has = talk(&mut play, 0);
+    assert_eq!(
+        (&has[a], &has[bb]),
+        (&vec!["repaired".to_owned()], &vec!["second".to_owned()])
+    );
 }
 
 /// Prints what a storm of proxies costs: run with `--ignored --nocapture`, in release mode for figures that count.
