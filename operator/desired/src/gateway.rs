@@ -5,11 +5,10 @@ use crate::{Component, ValidatedMesh, istiod, labels};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar,
-    HTTPGetAction, ObjectFieldSelector, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, Service,
-    ServiceAccount, ServiceAccountTokenProjection, ServicePort, ServiceSpec, Volume, VolumeMount, VolumeProjection,
+    HTTPGetAction, ObjectFieldSelector, PodSpec, Probe, ProjectedVolumeSource, Service, ServiceAccount,
+    ServiceAccountTokenProjection, ServicePort, ServiceSpec, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mizzen_crds::maistra::{ComponentRuntimeConfig, ContainerConfig, GatewayConfig};
 use std::collections::BTreeMap;
@@ -172,14 +171,7 @@ pub(crate) fn deployment(mesh: &ValidatedMesh, gateway: &Gateway) -> Deployment 
                     .and_then(|d| d.strategy)
                     .unwrap_or_else(istiod::no_gap),
             ),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(pod_labels),
-                    annotations: Some(annotations),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(spec),
-            },
+            template: pod::template(pod_labels, annotations, spec),
             ..DeploymentSpec::default()
         }),
         status: None,

@@ -4,10 +4,9 @@ use crate::pod::{self, env, env_from_pod, meta, port, texts};
 use crate::{Component, ValidatedMesh, labels};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Container, HTTPGetAction, PodSpec, PodTemplateSpec, Probe, Service, ServiceAccount, ServicePort, ServiceSpec,
+    Container, HTTPGetAction, PodSpec, Probe, Service, ServiceAccount, ServicePort, ServiceSpec,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
 
@@ -88,14 +87,7 @@ pub(crate) fn deployment(mesh: &ValidatedMesh) -> Deployment {
             replicas: Some(replicas(mesh)),
             selector: pod::selector(&own),
             strategy: Some(pilot.deployment.and_then(|d| d.strategy).unwrap_or_else(no_gap)),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(pod_labels),
-                    annotations: Some(annotations),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(spec),
-            },
+            template: pod::template(pod_labels, annotations, spec),
             ..DeploymentSpec::default()
         }),
         status: None,

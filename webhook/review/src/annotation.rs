@@ -3,6 +3,7 @@
 //! In: annotations of one pod and the mesh's configuration. Out: [`PodOptions`], in which every value is sound, or an error
 //! that names the annotation, the value and what to write; and warnings about what is known and not acted on.
 
+mod reader;
 mod value;
 
 use mizzen_crds::yaml;
@@ -12,10 +13,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ResourceRequirements, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::config::{Capture, DataPlane, InjectConfig, InterceptionMode};
 
+use reader::Reader;
 pub use value::AnnotationError;
 
 /// Chooses the program that carries a pod's traffic.
@@ -113,70 +114,6 @@ struct ProxyConfig {
     termination_drain_duration: Option<String>,
     #[serde(flatten)]
     rest: BTreeMap<String, serde_json::Value>,
-}
-
-/// Reads annotations one by one.
-struct Reader<'a> {
-    annotations: &'a BTreeMap<String, String>,
-}
-
-impl<'a> Reader<'a> {
-    fn text(&self, annotation: &str) -> Option<&'a str> {
-        self.annotations.get(annotation).map(|value| value.trim())
-    }
-
-    fn read<T>(
-        &self,
-        annotation: &'static str,
-        expected: &'static str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>, AnnotationError> {
-        match self.text(annotation) {
-            None => Ok(None),
-            Some(value) => match parse(value) {
-                Some(parsed) => Ok(Some(parsed)),
-                None => Err(AnnotationError {
-                    annotation,
-                    value: value.to_owned(),
-                    expected: expected.into(),
-                }),
-            },
-        }
-    }
-
-    fn checked(
-        &self,
-        annotation: &'static str,
-        expected: &'static str,
-        check: fn(&str) -> bool,
-        into: &mut String,
-    ) -> Result<(), AnnotationError> {
-        if let Some(text) = self.read(annotation, expected, |value| check(value).then(|| value.to_owned()))? {
-            *into = text;
-        }
-        Ok(())
-    }
-
-    fn flag(&self, annotation: &'static str, default: bool) -> Result<bool, AnnotationError> {
-        Ok(self
-            .read(annotation, "true or false", |value| value.parse().ok())?
-            .unwrap_or(default))
-    }
-
-    fn json<T: DeserializeOwned>(
-        &self,
-        annotation: &'static str,
-        what: &'static str,
-    ) -> Result<Vec<T>, AnnotationError> {
-        let Some(value) = self.text(annotation) else {
-            return Ok(Vec::new());
-        };
-        serde_json::from_str(value).map_err(|error| AnnotationError {
-            annotation,
-            value: value.to_owned(),
-            expected: format!("{what} as a JSON array ({error})").into(),
-        })
-    }
 }
 
 impl PodOptions {

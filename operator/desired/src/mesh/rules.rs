@@ -1,20 +1,20 @@
 //! The rules for single fields and between fields of one spec.
 
+mod gateways;
+mod runtime;
+
 use super::{DataPlane, VERSION};
 use crate::error::Collector;
 use crate::{Problem, checks};
-use k8s_openapi::api::core::v1::ResourceRequirements;
+use gateways::gateways_rules;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube_core::labels::Selector;
 use mizzen_crds::maistra::{
-    BackendType, ComponentRuntimeConfig, ContainerConfig, ControlPlaneMode, ExtensionProvider, GatewayConfig,
-    GatewaysConfig, MeshConfig, ProxyConfig, SecurityConfig, ServiceMeshControlPlaneSpec, TracingType,
+    BackendType, ControlPlaneMode, ExtensionProvider, MeshConfig, ProxyConfig, SecurityConfig,
+    ServiceMeshControlPlaneSpec, TracingType,
 };
+use runtime::{component_rules, container_rules, image_rules, resource_rules};
 use std::collections::BTreeSet;
-
-const DEFAULT_GATEWAYS: [&str; 2] = ["istio-ingressgateway", "istio-egressgateway"];
-const SERVICE_TYPES: [&str; 3] = ["ClusterIP", "NodePort", "LoadBalancer"];
-const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
 pub(super) fn check(spec: &ServiceMeshControlPlaneSpec, errors: &mut Collector) -> DataPlane {
     if let Some(version) = spec.version.as_ref().filter(|v| *v != VERSION) {
@@ -347,119 +347,6 @@ fn security_rules(security: &SecurityConfig, errors: &mut Collector) {
                 );
             }
         }
-    }
-}
-
-fn gateways_rules(gateways: &GatewaysConfig, errors: &mut Collector) {
-    let mut names = BTreeSet::new();
-    if let Some(ingress) = &gateways.ingress {
-        gateway_rules("spec.gateways.ingress", &ingress.gateway, errors);
-    }
-    if let Some(egress) = &gateways.egress {
-        gateway_rules("spec.gateways.egress", &egress.gateway, errors);
-    }
-    let ingress = gateways
-        .additional_ingress
-        .iter()
-        .flatten()
-        .map(|(name, g)| ("additionalIngress", name, &g.gateway));
-    let egress = gateways
-        .additional_egress
-        .iter()
-        .flatten()
-        .map(|(name, g)| ("additionalEgress", name, &g.gateway));
-    for (list, name, gateway) in ingress.chain(egress) {
-        let field = format!("spec.gateways.{list}.{name}");
-        errors.check(&field, checks::name(name));
-        if DEFAULT_GATEWAYS.contains(&name.as_str()) {
-            errors.add(&field, Problem::ReservedName(name.clone()));
-        }
-        if !names.insert(name) {
-            errors.add(&field, Problem::Duplicate(name.clone()));
-        }
-        gateway_rules(&field, gateway, errors);
-    }
-}
-
-fn gateway_rules(field: &str, gateway: &GatewayConfig, errors: &mut Collector) {
-    if let Some(namespace) = &gateway.namespace {
-        errors.check(format!("{field}.namespace"), checks::name(namespace));
-    }
-    if let Some(runtime) = &gateway.runtime {
-        component_rules(&format!("{field}.runtime"), runtime, errors);
-    }
-    let service_type = gateway.service.as_ref().and_then(|s| s.spec.type_.as_ref());
-    if let Some(kind) = service_type.filter(|kind| !SERVICE_TYPES.contains(&kind.as_str())) {
-        let problem = Problem::UnknownValue {
-            value: kind.clone(),
-            allowed: "`ClusterIP`, `NodePort`, `LoadBalancer`",
-        };
-        errors.add(format!("{field}.service.type"), problem);
-    }
-    for (n, port) in gateway
-        .service
-        .iter()
-        .flat_map(|s| s.spec.ports.iter().flatten())
-        .enumerate()
-    {
-        errors.check(
-            format!("{field}.service.ports[{n}].port"),
-            checks::port(port.port.into(), 1),
-        );
-        if let Some(node_port) = port.node_port {
-            errors.check(
-                format!("{field}.service.ports[{n}].nodePort"),
-                checks::port(node_port.into(), 0),
-            );
-        }
-    }
-}
-
-fn component_rules(field: &str, component: &ComponentRuntimeConfig, errors: &mut Collector) {
-    if let Some(replicas) = component.deployment.as_ref().and_then(|d| d.replicas) {
-        errors.check(
-            format!("{field}.deployment.replicas"),
-            checks::range(replicas.into(), 0, 1000),
-        );
-    }
-    if let Some(container) = &component.container {
-        container_rules(&format!("{field}.container"), container, errors);
-    }
-}
-
-fn container_rules(field: &str, container: &ContainerConfig, errors: &mut Collector) {
-    image_rules(
-        field,
-        container.image_registry.as_deref(),
-        container.image_tag.as_deref(),
-        container.image_pull_policy.as_deref(),
-        errors,
-    );
-    resource_rules(field, container.resources.as_ref(), errors);
-}
-
-fn resource_rules(field: &str, resources: Option<&ResourceRequirements>, errors: &mut Collector) {
-    let Some(resources) = resources else { return };
-    for (list, amounts) in [("requests", &resources.requests), ("limits", &resources.limits)] {
-        for (name, amount) in amounts.iter().flatten() {
-            errors.check(format!("{field}.resources.{list}.{name}"), checks::quantity(&amount.0));
-        }
-    }
-}
-
-fn image_rules(field: &str, registry: Option<&str>, tag: Option<&str>, policy: Option<&str>, errors: &mut Collector) {
-    if let Some(tag) = tag {
-        errors.check(format!("{field}.imageTag"), checks::tag(tag));
-    }
-    if let Some(registry) = registry {
-        errors.check(format!("{field}.imageRegistry"), checks::registry(registry));
-    }
-    if let Some(policy) = policy.filter(|p| !PULL_POLICIES.contains(p)) {
-        let problem = Problem::UnknownValue {
-            value: policy.to_owned(),
-            allowed: "`Always`, `IfNotPresent`, `Never`",
-        };
-        errors.add(format!("{field}.imagePullPolicy"), problem);
     }
 }
 
