@@ -12,8 +12,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+/// Requests, and how they are sent.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// http://host:port/path
     url: http::Uri,
     /// How many requests

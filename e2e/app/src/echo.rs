@@ -4,8 +4,9 @@ use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+/// To where, and what.
 #[derive(clap::Args)]
-pub(crate) struct ClientArgs {
+pub struct ClientArgs {
     /// host:port
     address: String,
     /// The line to send

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 /// How often the processes are looked through: shorter than any container takes to start.
 const EVERY: Duration = Duration::from_millis(200);
 
+/// Whose processes, and how often.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// The pod's uid; may be repeated
     #[arg(long = "pod", required = true)]
     pods: Vec<String>,

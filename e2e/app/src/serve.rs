@@ -20,8 +20,9 @@ use tokio::net::TcpListener;
 use crate::behaviour::{Behaviour, Outcome};
 use crate::record::Record;
 
+/// The role.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// The service's name, as it shows in answers
     #[arg(long, env = "APP_NAME", default_value = "app")]
     name: String,

@@ -12,8 +12,9 @@ const TABLE: &str = include_str!("../requests.txt");
 /// Who has not answered or closed by then waits for more.
 const QUIET: Duration = Duration::from_secs(4);
 
+/// To whom, and what.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// host:port of a service that records, or of a proxy before it
     address: String,
     /// The name of that service in requests; by default the host of the address

@@ -10,8 +10,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 
+/// What is asked, and how often.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// http://host:port/path
     url: http::Uri,
     /// Requests per second

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod balance;
 pub mod buffer;
 pub mod capture;
+pub mod command;
 pub mod conn;
 pub mod detect;
 pub mod envoy;
