@@ -66,9 +66,30 @@ impl Cluster {
 
     /// Applies a text to the namespace. A text that names namespaces itself goes to those.
     pub(crate) async fn apply(&self, namespace: &str, manifest: &str) -> anyhow::Result<()> {
+        let done = self.fed(&["apply", "-f", "-"], namespace, manifest).await?;
+        anyhow::ensure!(
+            done.status.success(),
+            "kubectl apply: {}",
+            String::from_utf8_lossy(&done.stderr).trim()
+        );
+        Ok(())
+    }
+
+    /// Deletes what a text names, in the namespace as [`apply`](Self::apply), and waits until it is gone.
+    pub(crate) async fn delete(&self, namespace: &str, manifest: &str) -> anyhow::Result<Output> {
+        let args = ["delete", "--ignore-not-found", "--timeout=90s", "-f", "-"];
+        let done = self.fed(&args, namespace, manifest).await?;
+        Ok(Output {
+            success: done.status.success(),
+            text: String::from_utf8_lossy(&done.stderr).into_owned(),
+        })
+    }
+
+    async fn fed(&self, args: &[&str], namespace: &str, manifest: &str) -> anyhow::Result<std::process::Output> {
         use tokio::io::AsyncWriteExt;
-        let mut args = vec!["apply", "-f", "-"];
-        if !names_namespaces(manifest) {
+        let mut args = args.to_vec();
+        // kubectl refuses a namespace beside objects that name another one.
+        if !manifest.contains("\n  namespace: ") {
             args.extend(["-n", namespace]);
         }
         let mut child = Command::new("kubectl")
@@ -81,13 +102,7 @@ impl Cluster {
         let mut stdin = child.stdin.take().context("no standard input")?;
         stdin.write_all(manifest.as_bytes()).await?;
         drop(stdin);
-        let done = child.wait_with_output().await?;
-        anyhow::ensure!(
-            done.status.success(),
-            "kubectl apply: {}",
-            String::from_utf8_lossy(&done.stderr).trim()
-        );
-        Ok(())
+        Ok(child.wait_with_output().await?)
     }
 
     /// The ingress gateway as host:port, by the node's address and the service's node port.
@@ -194,11 +209,6 @@ impl Cluster {
             }
         }
     }
-}
-
-/// kubectl refuses `-n` beside objects that name another namespace.
-pub(crate) fn names_namespaces(manifest: &str) -> bool {
-    manifest.contains("\n  namespace: ")
 }
 
 fn tail(text: &str, lines: usize) -> String {

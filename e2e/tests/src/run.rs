@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use regex::Regex;
 
-use crate::cluster::{Cluster, Output, names_namespaces};
+use crate::cluster::{Cluster, Output};
 use crate::scenario::{Action, Call, DataPlane, Expect, Scenario, Step};
 use crate::{csr, kill};
 
@@ -86,7 +86,7 @@ impl Run<'_> {
                     text: format!("{error:#}"),
                 }),
             },
-            Action::Delete(file) => self.delete(file).await,
+            Action::Delete(file) => self.cluster.delete(self.namespace, &self.manifest(file)?).await,
             Action::Kubectl(args) => {
                 let args: Vec<_> = args.iter().map(|arg| self.fill(arg)).collect();
                 self.cluster
@@ -138,31 +138,13 @@ impl Run<'_> {
         self.cluster.client_in(namespace, deployment, &args).await
     }
 
-    async fn delete(&self, file: &str) -> anyhow::Result<Output> {
-        let path = std::env::temp_dir().join(format!(
-            "mizzen-e2e-{}-{file}",
-            std::process::id(),
-            file = file.replace('/', "-")
-        ));
-        let manifest = self.manifest(file)?;
-        std::fs::write(&path, &manifest)?;
-        let path_text = path.to_string_lossy().into_owned();
-        let mut args = vec!["delete", "--ignore-not-found", "--timeout=90s", "-f", &path_text];
-        if !names_namespaces(&manifest) {
-            args.extend(["-n", self.namespace]);
-        }
-        let output = self.cluster.kubectl(&args).await;
-        std::fs::remove_file(&path).ok();
-        output
-    }
-
     async fn delete_applied(&self) -> anyhow::Result<()> {
         let applied = self.scenario.steps.iter().filter_map(|step| match &step.action {
             Action::Apply(file) if !step.expect.fails && !step.keep => Some(file),
             _ => None,
         });
         for file in applied {
-            let output = self.delete(file).await?;
+            let output = self.cluster.delete(self.namespace, &self.manifest(file)?).await?;
             ensure!(output.success, "deleting what {file} made: {}", output.text);
         }
         Ok(())
