@@ -5,6 +5,7 @@
 
 use crate::schema::crd::is_subdomain;
 use serde_json::{Map, Value};
+use std::fmt;
 
 mod lexer;
 #[cfg(test)]
@@ -31,6 +32,7 @@ struct Requirement {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rule {
+    Equals(String),
     In(Vec<String>),
     NotIn(Vec<String>),
     Exists,
@@ -59,8 +61,8 @@ impl LabelSelector {
             .into_iter()
             .flatten()
         {
-            let values = vec![value.as_str().unwrap_or_default().to_owned()];
-            requirements.push(Requirement::new(key, Rule::In(values)).map_err(SelectorError)?);
+            let value = value.as_str().unwrap_or_default().to_owned();
+            requirements.push(Requirement::new(key, Rule::Equals(value)).map_err(SelectorError)?);
         }
         for expression in object
             .get("matchExpressions")
@@ -99,6 +101,7 @@ impl LabelSelector {
                 .and_then(|labels| labels.get(&requirement.key))
                 .and_then(Value::as_str);
             match &requirement.rule {
+                Rule::Equals(wanted) => value == Some(wanted),
                 Rule::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
                 Rule::NotIn(values) => value.is_none_or(|value| !values.iter().any(|v| v == value)),
                 Rule::Exists => value.is_some(),
@@ -115,13 +118,39 @@ impl LabelSelector {
     }
 }
 
+impl fmt::Display for LabelSelector {
+    /// In the order of the keys: `a=b,c in (d,e),!f`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted: Vec<&Requirement> = self.requirements.iter().collect();
+        sorted.sort_by_key(|requirement| &requirement.key);
+        for (index, Requirement { key, rule }) in sorted.into_iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { "," })?;
+            match rule {
+                Rule::Equals(value) => write!(f, "{key}={value}"),
+                Rule::In(values) => write!(f, "{key} in ({})", values.join(",")),
+                Rule::NotIn(values) => write!(f, "{key} notin ({})", values.join(",")),
+                Rule::Exists => f.write_str(key),
+                Rule::DoesNotExist => write!(f, "!{key}"),
+                Rule::GreaterThan(limit) => write!(f, "{key}>{limit}"),
+                Rule::LessThan(limit) => write!(f, "{key}<{limit}"),
+            }?;
+        }
+        Ok(())
+    }
+}
+
 impl Requirement {
     fn new(key: &str, rule: Rule) -> Result<Self, String> {
         let mut errors: Vec<String> = key_error(key)
             .map(|detail| format!("key: Invalid value: {key:?}: {detail}"))
             .into_iter()
             .collect();
-        if let Rule::In(values) | Rule::NotIn(values) = &rule {
+        let values = match &rule {
+            Rule::Equals(value) => Some(std::slice::from_ref(value)),
+            Rule::In(values) | Rule::NotIn(values) => Some(values.as_slice()),
+            _ => None,
+        };
+        if let Some(values) = values {
             if values.is_empty() {
                 errors.push(
                     "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned(),
@@ -215,7 +244,7 @@ impl Parser {
         let rule = match self.next(true) {
             (Token::In, _) => Rule::In(self.values()?),
             (Token::NotIn, _) => Rule::NotIn(self.values()?),
-            (Token::Equals | Token::DoubleEquals, _) => Rule::In(vec![self.exact_value()?]),
+            (Token::Equals | Token::DoubleEquals, _) => Rule::Equals(self.exact_value()?),
             (Token::NotEquals, _) => Rule::NotIn(vec![self.exact_value()?]),
             (Token::Greater, _) => Rule::GreaterThan(number(&self.exact_value()?)?),
             (Token::Less, _) => Rule::LessThan(number(&self.exact_value()?)?),
