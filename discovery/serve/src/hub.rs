@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
-use crate::status::StatusEvent;
+use crate::{status::StatusEvent, watch::Refused};
 pub(crate) use source::HubSource;
 use store::{Reader, Store};
 use vetting::{Verdict, Vetting};
@@ -59,6 +59,11 @@ impl Hub {
         })
     }
 
+    /// Where to say of which virtual services it is known that proxies refuse them.
+    pub(crate) fn refused(&self) -> Refused {
+        self.vetting.lock().known.clone()
+    }
+
     /// Whether there is something to serve.
     pub(crate) fn is_ready(&self) -> bool {
         self.mesh.read().is_some()
@@ -75,7 +80,11 @@ impl Hub {
         let started = Instant::now();
         // Who may be in the mesh is found out below; what changed is tried as it is now.
         let pods = changes.iter().any(|change| matches!(change, Change::Workload(_)));
-        let verdict = self.repaired(&mesh, changes);
+        let verdict = if first {
+            Verdict::default()
+        } else {
+            self.repaired(&mesh, changes)
+        };
         let affected = self.store.affected(&mesh, changes);
         let mut marked = 0;
         {

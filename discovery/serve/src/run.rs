@@ -118,6 +118,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn(Writer::new(client.clone(), hub.clone(), metrics.clone()).run(reports, leader));
 
     let (events_tx, events) = mpsc::channel(EVENTS);
+    let refused = hub.refused();
     let core = Core {
         index: Index::new(settings),
         hub,
@@ -127,7 +128,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         restart: stop.clone(),
     };
     tasks.spawn(core.run(events));
-    let mut watching = watches::start(&client, &args.namespace, &base::config_map_name(&args), &events_tx);
+    let mut watching = watches::start(
+        &client,
+        &args.namespace,
+        &base::config_map_name(&args),
+        &events_tx,
+        &refused,
+    );
     drop(events_tx);
 
     let names = server_names(&args);

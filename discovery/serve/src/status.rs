@@ -34,6 +34,8 @@ use crate::{
 
 const MANAGER: &str = "mizzen-discovery-status";
 const CONDITION: &str = "Reconciled";
+/// The reason of what proxies refuse.
+pub(crate) const REFUSED: &str = "RejectedByProxy";
 /// After a failed write.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Rejections of this many streams are remembered.
@@ -275,7 +277,7 @@ fn status(report: &Report, rejection: Option<&str>, shown: Option<&ConfigStatus>
     let worst = report.diagnostics.first();
     let (value, reason, mut message) = match (worst, rejection) {
         (Some(worst), _) if worst.severity == Severity::Error => ("False", worst.code, sentences(report)),
-        (_, Some(rejection)) => ("False", "RejectedByProxy", rejection.to_owned()),
+        (_, Some(rejection)) => ("False", REFUSED, rejection.to_owned()),
         (Some(worst), None) => ("True", worst.code, sentences(report)),
         (None, None) => ("True", "Accepted", "in force".to_owned()),
     };

@@ -4,7 +4,7 @@
 //! is known at once. Objects go to the index as they arrive and are not kept here. While the API server is away nothing
 //! arrives: what is known stays in force.
 
-use std::{fmt::Debug, time::Instant};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Instant};
 
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::{
@@ -21,10 +21,13 @@ use kube::{
     },
 };
 use mizzen_index::{Event, Object, ObjectRef};
-use mizzen_model::Kind;
+use mizzen_model::{Kind, ObjectKey, ObjectName};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{debug, warn};
+
+use crate::status::REFUSED;
 
 /// An event and when it was seen.
 #[derive(Debug)]
@@ -47,12 +50,17 @@ pub(crate) const KINDS: [Kind; 10] = [
     Kind::VirtualService,
 ];
 
+/// Virtual services of which their status says that proxies refuse them: what was found out before this process began, or by
+/// another replica.
+pub(crate) type Refused = Arc<Mutex<BTreeSet<ObjectKey>>>;
+
 /// Starts all watches; they end with the set.
 pub(crate) fn start(
     client: &Client,
     namespace: &str,
     config_map: &str,
     events_tx: &mpsc::Sender<Incoming>,
+    refused: &Refused,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = Config::default();
@@ -60,6 +68,7 @@ pub(crate) fn start(
     let watch = Watch {
         client: client.clone(),
         events_tx: events_tx.clone(),
+        refused: refused.clone(),
     };
     tasks.spawn(
         watch
@@ -123,6 +132,7 @@ pub(crate) fn api_resource(kind: Kind) -> ApiResource {
 struct Watch {
     client: Client,
     events_tx: mpsc::Sender<Incoming>,
+    refused: Refused,
 }
 
 impl Watch {
@@ -144,7 +154,13 @@ impl Watch {
         let resource = api_resource(kind);
         let (version, name) = (resource.api_version.clone(), resource.kind.clone());
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let refused = self.refused.clone();
         let object = move |mut o: DynamicObject| {
+            if kind == Kind::VirtualService
+                && let Some(key) = is_refused(&o)
+            {
+                refused.lock().insert(key);
+            }
             o.metadata.managed_fields = None;
             // The items of a list do not say what they are.
             o.types.get_or_insert_with(|| kube::core::TypeMeta {
@@ -216,9 +232,49 @@ impl Watch {
     }
 }
 
+/// The virtual service, if its status says that proxies refuse it as it is.
+fn is_refused(object: &DynamicObject) -> Option<ObjectKey> {
+    let conditions = object.data.pointer("/status/conditions")?.as_array()?;
+    let mut refused = conditions.iter().filter(|condition| {
+        let seen = condition.get("observedGeneration").and_then(serde_json::Value::as_i64);
+        condition.get("reason").and_then(serde_json::Value::as_str) == Some(REFUSED)
+            && seen == object.metadata.generation
+    });
+    refused.next()?;
+    Some(ObjectKey::new(
+        Kind::VirtualService,
+        mizzen_model::Namespace::new(object.metadata.namespace.as_deref()?).ok()?,
+        ObjectName::new(object.metadata.name.as_deref()?).ok()?,
+    ))
+}
+
 fn is_unknown_kind(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
         return false;
     };
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    // G1
+    #[test]
+    fn what_proxies_refused_is_known_from_its_status_as_long_as_it_has_not_changed() {
+        let object = |generation: i64, reason: &str| -> DynamicObject {
+            let condition =
+                json!({ "type": "Reconciled", "status": "False", "reason": reason, "observedGeneration": 3 });
+            serde_json::from_value(json!({
+                "metadata": { "namespace": "shop", "name": "cart", "generation": generation },
+                "status": { "conditions": [condition] },
+            }))
+            .unwrap()
+        };
+        assert_eq!(is_refused(&object(3, REFUSED)).unwrap().name.as_str(), "cart");
+        assert_eq!(is_refused(&object(4, REFUSED)), None);
+        assert_eq!(is_refused(&object(3, "Accepted")), None);
+    }
 }

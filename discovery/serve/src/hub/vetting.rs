@@ -19,6 +19,8 @@ use mizzen_model::ObjectKey;
 use mizzen_translate::vet::{self, Part};
 use mizzen_xds::{Resource, StreamId, Version};
 
+use crate::watch::Refused;
+
 /// Parts remembered as accepted. Forgetting them makes more suspects, nothing else.
 const VOUCHED: usize = 65_536;
 /// Parts left out at a time.
@@ -33,6 +35,8 @@ pub(crate) struct Vetting {
     looked_at: HashSet<(Arc<str>, Version)>,
     blocked: BTreeMap<u64, Blocked>,
     trial: Option<Trial>,
+    /// Of whom it is known already: the first to be suspected, so that after a restart nobody else is.
+    pub(super) known: Refused,
 }
 
 /// Routes that are left out.
@@ -148,6 +152,11 @@ impl Vetting {
                 suspects = released;
             }
         }
+        let known = self.known.lock();
+        if suspects.iter().any(|part| known.contains(&part.object)) {
+            suspects.retain(|part| known.contains(&part.object));
+        }
+        drop(known);
         if suspects.is_empty() || self.blocked.len() + suspects.len() > BLOCKED || all.is_empty() {
             return verdict;
         }
@@ -204,6 +213,7 @@ impl Vetting {
     /// Virtual services changed; a delegate's change may repair whoever delegates to it.
     pub(crate) fn changed(&mut self, keys: &BTreeSet<&ObjectKey>, delegates: bool) -> Verdict {
         let mut verdict = Verdict::default();
+        self.known.lock().retain(|object| !keys.contains(object));
         self.blocked.retain(|_, blocked| {
             let keep = !(keys.contains(&blocked.object) || (delegates && blocked.guilty));
             if !keep {

@@ -164,6 +164,21 @@ fn without_last_good_routes_the_guilty_answers_503() {
     assert_eq!(play.in_force()["b"], "good");
 }
 
+// G1
+#[test]
+fn who_is_known_from_before_a_restart_is_suspected_alone() {
+    let mut play = Play::default();
+    for name in ["a", "b", "c", "d"] {
+        play.set(name, if name == "c" { "bad" } else { "good" });
+    }
+    play.vetting.known.lock().insert(object("c"));
+    play.settle();
+    assert_eq!(play.guilty.keys().collect::<Vec<_>>(), [&object("c")]);
+    assert_eq!(play.sent, 2, "refused, and accepted without it");
+    play.vetting.changed(&BTreeSet::from([&object("c")]), false);
+    assert!(play.vetting.known.lock().is_empty());
+}
+
 #[test]
 fn a_trial_whose_stream_ends_lets_everybody_in() {
     let mut play = Play::default();
