@@ -3,12 +3,15 @@
 //! In: attributes of a request and the role objects. Out: allowed or not with the reason the server gives; the rules of a user;
 //! aggregated ClusterRoles; the default roles and bindings. Never: a store; a [`Roles`] gives the objects.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+mod rules;
 #[cfg(test)]
 mod tests;
+
+use rules::{allows, compact, covers, singles};
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -166,46 +169,6 @@ fn applies(subject: &Value, user: &str, groups: &[String], namespace: &str) -> b
     }
 }
 
-/// Whether one rule allows a request.
-fn allows(rule: &Value, attributes: &Attributes<'_>) -> bool {
-    let has = |field: &str, wanted: &str| {
-        list(rule, field)
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|v| v == "*" || v == wanted)
-    };
-    if !has("verbs", attributes.verb) {
-        return false;
-    }
-    if attributes.resource.is_empty() {
-        return list(rule, "nonResourceURLs")
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|url| covers_path(url, attributes.path));
-    }
-    let resource = match attributes.subresource {
-        "" => attributes.resource.to_owned(),
-        subresource => format!("{}/{subresource}", attributes.resource),
-    };
-    let names = list(rule, "resourceNames");
-    has("apiGroups", attributes.group)
-        && list(rule, "resources")
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|own| covers_resource(own, &resource))
-        && (names.is_empty() || names.iter().any(|name| name.as_str() == Some(attributes.name)))
-}
-
-fn covers_path(own: &str, wanted: &str) -> bool {
-    own == "*" || own == wanted || own.strip_suffix('*').is_some_and(|prefix| wanted.starts_with(prefix))
-}
-
-/// `own` may be `*`, `pods`, `pods/log` or `*/log`.
-fn covers_resource(own: &str, wanted: &str) -> bool {
-    let any_with = |subresource: &str| wanted.split_once('/').is_some_and(|(_, wanted)| wanted == subresource);
-    own == "*" || own == wanted || own.strip_prefix("*/").is_some_and(any_with)
-}
-
 /// The sentence after `is forbidden: `: `User "x" cannot get resource "pods" in API group "" in the namespace "default"`.
 pub fn forbidden_message(attributes: &Attributes<'_>) -> String {
     let Attributes {
@@ -291,85 +254,6 @@ pub fn missing_rules(
         compact(&rule)
     });
     shown.collect::<BTreeSet<String>>().into_iter().collect()
-}
-
-/// A rule as rules of one verb, group, resource and name each.
-fn singles(rule: &Value) -> Vec<Value> {
-    let mut out = Vec::new();
-    for verb in list(rule, "verbs") {
-        for group in list(rule, "apiGroups") {
-            for resource in list(rule, "resources") {
-                let one = json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
-                let names = list(rule, "resourceNames");
-                if names.is_empty() {
-                    out.push(one.clone());
-                }
-                for name in names {
-                    let mut one = one.clone();
-                    if let Value::Object(one) = &mut one {
-                        one.insert("resourceNames".to_owned(), json!([name]));
-                    }
-                    out.push(one);
-                }
-            }
-        }
-        for path in list(rule, "nonResourceURLs") {
-            out.push(json!({"nonResourceURLs": [path], "verbs": [verb]}));
-        }
-    }
-    out
-}
-
-/// Whether a rule allows all that a rule of one of each allows.
-fn covers(own: &Value, single: &Value) -> bool {
-    let one = |field: &str| list(single, field).first().and_then(Value::as_str);
-    let has = |field: &str| {
-        let wanted = one(field);
-        list(own, field)
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|v| v == "*" || Some(v) == wanted)
-    };
-    if !has("verbs") {
-        return false;
-    }
-    if let Some(path) = one("nonResourceURLs") {
-        return list(own, "nonResourceURLs")
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|own| covers_path(own, path));
-    }
-    let resource = one("resources").unwrap_or_default();
-    let names = list(own, "resourceNames");
-    has("apiGroups")
-        && list(own, "resources")
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|own| covers_resource(own, resource))
-        && (names.is_empty()
-            || list(single, "resourceNames")
-                .first()
-                .is_some_and(|name| names.contains(name)))
-}
-
-/// `{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}`.
-fn compact(rule: &Value) -> String {
-    let fields = [
-        ("apiGroups", "APIGroups"),
-        ("resources", "Resources"),
-        ("nonResourceURLs", "NonResourceURLs"),
-        ("resourceNames", "ResourceNames"),
-        ("verbs", "Verbs"),
-    ];
-    let parts: Vec<String> = fields
-        .iter()
-        .filter(|(field, _)| !list(rule, field).is_empty())
-        .map(|(field, shown)| {
-            let values: Vec<String> = list(rule, field).iter().map(ToString::to_string).collect();
-            format!("{shown}:[{}]", values.join(" "))
-        })
-        .collect();
-    format!("{{{}}}", parts.join(", "))
 }
 
 /// The rules of a ClusterRole with an `aggregationRule`, gathered from `all`; `None` where it has none.

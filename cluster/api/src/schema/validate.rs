@@ -1,104 +1,16 @@
 //! Validation of custom resources: the checks of the structural schema, then list types, then CEL.
 
-use super::cel::Rules;
-use super::node::{Node, text};
+use super::node::Node;
 use super::prune::join;
 use super::{ErrorKind, FieldError, Kind, ListType, Schema, format};
-use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// What a value must satisfy beyond its type.
-#[derive(Debug, Default)]
-pub(crate) struct Checks {
-    minimum: Option<Limit>,
-    maximum: Option<Limit>,
-    multiple_of: Option<f64>,
-    min_length: Option<u64>,
-    max_length: Option<u64>,
-    min_items: Option<u64>,
-    max_items: Option<u64>,
-    min_properties: Option<u64>,
-    max_properties: Option<u64>,
-    pattern: Option<(Box<str>, Option<Regex>)>,
-    one_of_values: Box<[Value]>,
-    all_of: Box<[Node]>,
-    any_of: Box<[Node]>,
-    one_of: Box<[Node]>,
-    not: Option<Box<Node>>,
-    pub(super) rules: Option<Rules>,
-}
+mod checks;
+mod structure;
 
-#[derive(Debug)]
-struct Limit {
-    value: f64,
-    exclusive: bool,
-}
-
-impl Checks {
-    /// `None` where a schema checks nothing but the type.
-    pub(super) fn read(raw: &Value) -> Option<Box<Checks>> {
-        const NAMES: [&str; 16] = [
-            "minimum",
-            "maximum",
-            "multipleOf",
-            "minLength",
-            "maxLength",
-            "minItems",
-            "maxItems",
-            "minProperties",
-            "maxProperties",
-            "pattern",
-            "enum",
-            "allOf",
-            "anyOf",
-            "oneOf",
-            "not",
-            "x-kubernetes-validations",
-        ];
-        if !NAMES.iter().any(|name| raw.get(name).is_some()) {
-            return None;
-        }
-        let count = |name: &str| raw.get(name).and_then(Value::as_u64);
-        let limit = |name: &str, exclusive: &str| {
-            let exclusive = raw.get(exclusive).and_then(Value::as_bool).unwrap_or_default();
-            raw.get(name)
-                .and_then(Value::as_f64)
-                .map(|value| Limit { value, exclusive })
-        };
-        let branches = |name: &str| -> Box<[Node]> {
-            raw.get(name)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .map(super::node::custom)
-                .collect()
-        };
-        Some(Box::new(Checks {
-            minimum: limit("minimum", "exclusiveMinimum"),
-            maximum: limit("maximum", "exclusiveMaximum"),
-            multiple_of: raw.get("multipleOf").and_then(Value::as_f64),
-            min_length: count("minLength"),
-            max_length: count("maxLength"),
-            min_items: count("minItems"),
-            max_items: count("maxItems"),
-            min_properties: count("minProperties"),
-            max_properties: count("maxProperties"),
-            pattern: text(raw, "pattern").map(|pattern| (pattern.into(), Regex::new(pattern).ok())),
-            one_of_values: raw
-                .get("enum")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .cloned()
-                .collect(),
-            all_of: branches("allOf"),
-            any_of: branches("anyOf"),
-            one_of: branches("oneOf"),
-            not: raw.get("not").map(|raw| Box::new(super::node::custom(raw))),
-            rules: Rules::read(raw),
-        }))
-    }
-}
+pub(crate) use checks::Checks;
+use checks::Limit;
+use structure::{embedded, list_types};
 
 /// See [`Schema::validate`].
 pub(super) fn validate(schema: &Schema, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -440,87 +352,5 @@ impl Node {
     /// `metadata` of a resource is checked by other rules.
     fn embedded_name(&self, name: &str) -> bool {
         name == "metadata" && self.field(name).is_some_and(|field| field.schema.0.builtin)
-    }
-}
-
-/// Embedded resources must say what they are.
-fn embedded(schema: &Schema, value: &Value, path: &str, is_root: bool, errors: &mut Vec<FieldError>) {
-    match value {
-        Value::Object(map) => {
-            if schema.0.embedded && !is_root {
-                type_meta(map, path, errors);
-            }
-            for (name, child) in map {
-                if let Some(field) = schema.field(name).filter(|field| !field.schema.0.builtin) {
-                    embedded(field.schema, child, &join(path, name), false, errors);
-                }
-            }
-        }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                embedded(schema.items(), item, &format!("{path}[{index}]"), false, errors);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn type_meta(map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
-    for name in ["apiVersion", "kind"] {
-        let field = join(path, name);
-        match map.get(name) {
-            None => errors.push(FieldError::required(field, "must not be empty")),
-            Some(Value::String(text)) if text.is_empty() => {
-                errors.push(FieldError::invalid(field, "", "must not be empty"));
-            }
-            Some(Value::String(_)) => {}
-            Some(other) => errors.push(FieldError::invalid(field, other.clone(), "must be a string")),
-        }
-    }
-}
-
-/// Lists of type `set` and `map` have no item twice.
-fn list_types(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    match value {
-        Value::Object(map) => {
-            for (name, child) in map {
-                if let Some(field) = schema.field(name).filter(|field| !field.schema.0.builtin) {
-                    list_types(field.schema, child, &join(path, name), errors);
-                }
-            }
-        }
-        Value::Array(items) => {
-            match schema.list_type() {
-                ListType::Atomic => {}
-                ListType::Set => duplicates(items.to_vec(), path, errors),
-                ListType::Map(keys) => {
-                    if let Some(index) = items.iter().position(|item| !item.is_object() && !item.is_null()) {
-                        let value = items.get(index).cloned().unwrap_or_default();
-                        let detail = "must be an object for an array of list-type map";
-                        return errors.push(FieldError::invalid(format!("{path}[{index}]"), value, detail));
-                    }
-                    let key = |item: &Value| {
-                        let present = keys
-                            .iter()
-                            .filter_map(|k| Some((k.to_string(), item.get(&**k)?.clone())));
-                        Value::Object(present.collect())
-                    };
-                    duplicates(items.iter().map(key).collect(), path, errors);
-                }
-            }
-            for (index, item) in items.iter().enumerate() {
-                list_types(schema.items(), item, &format!("{path}[{index}]"), errors);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Reports the second appearance of each value, not the third.
-fn duplicates(values: Vec<Value>, path: &str, errors: &mut Vec<FieldError>) {
-    for (index, value) in values.iter().enumerate() {
-        if values.iter().take(index).filter(|earlier| *earlier == value).count() == 1 {
-            errors.push(FieldError::duplicate(format!("{path}[{index}]"), value.clone()));
-        }
     }
 }

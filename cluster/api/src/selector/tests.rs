@@ -1,5 +1,5 @@
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn recorded() -> Vec<Value> {
     serde_json::from_str(include_str!("../../recorded/selector.json")).unwrap()
