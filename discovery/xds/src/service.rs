@@ -62,7 +62,7 @@ pub trait Source: Send + Sync + 'static {
         mailbox: &Arc<Mailbox>,
     ) -> Result<Opened, Refused>;
 
-    /// A proxy accepted resources.
+    /// A proxy accepted resources, now or on an earlier stream.
     fn accepted(&self, stream: StreamId, kind: ResourceType, resources: &[Arc<Resource>]);
 
     /// A proxy rejected resources and keeps what it had.

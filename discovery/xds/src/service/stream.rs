@@ -266,18 +266,26 @@ impl StreamTask {
 
     /// Decides the next response from one state of the mesh.
     fn respond(&self, session: &Mutex<Session>, mailbox: &Mailbox) -> Result<Option<Response>, Status> {
-        let _gate = self.shared.gate.read();
-        if let Some(change) = mailbox.take() {
-            self.step(
-                session,
-                Event::Changed {
-                    view: change.view,
-                    dirty: change.dirty,
-                    since: change.since,
-                },
-            )?;
+        let (response, confirmed) = {
+            let _gate = self.shared.gate.read();
+            if let Some(change) = mailbox.take() {
+                self.step(
+                    session,
+                    Event::Changed {
+                        view: change.view,
+                        dirty: change.dirty,
+                        since: change.since,
+                    },
+                )?;
+            }
+            let mut session = session.lock();
+            (session.respond(), session.take_confirmed())
+        };
+        // Outside the gate: the source may want to close it.
+        for (kind, resources) in confirmed {
+            self.shared.source.accepted(self.id, kind, &resources);
         }
-        Ok(session.lock().respond())
+        Ok(response)
     }
 
     fn step(&self, session: &Mutex<Session>, event: Event) -> Result<(), Status> {

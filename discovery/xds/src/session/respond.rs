@@ -44,6 +44,15 @@ impl Session {
         None
     }
 
+    /// What the proxy turned out to have accepted on an earlier stream, by kind, since the last call.
+    pub fn take_confirmed(&mut self) -> Vec<(ResourceType, Vec<Arc<Resource>>)> {
+        let kinds = self.kinds.iter_mut();
+        kinds
+            .filter(|(_, subscription)| !subscription.confirmed.is_empty())
+            .map(|(kind, subscription)| (*kind, mem::take(&mut subscription.confirmed)))
+            .collect()
+    }
+
     fn is_open(&self, subscription: &Subscription) -> bool {
         subscription.in_flight.len() < self.limits.window(self.protocol)
     }
@@ -236,6 +245,8 @@ impl Subscription {
             };
             if send {
                 batch.resources.push(resource.clone());
+            } else if matches!(pending, Pending::Asked { .. }) {
+                self.confirmed.push(resource.clone());
             }
             self.named.set(resource);
             return;

@@ -38,6 +38,8 @@ pub(crate) struct Subscription {
     pub(crate) rejected: BTreeMap<Arc<str>, (Version, String)>,
     /// What goes out again by itself, because it was in a response that was rejected for the sake of something in it.
     pub(crate) again: VecDeque<Vec<Arc<str>>>,
+    /// What the proxy brought along from an earlier stream and is still so.
+    pub(crate) confirmed: Vec<Arc<Resource>>,
     /// The earliest change that is not sent yet.
     pub(crate) changed_at: Option<Instant>,
 }

@@ -275,6 +275,25 @@ fn what_was_beside_something_rejected_is_sent_again_without_it() {
     assert_eq!(session.status()[0].rejected.len(), 1);
 }
 
+// G1
+#[test]
+fn what_a_proxy_brings_along_is_known_to_be_accepted() {
+    let mut world = World::default();
+    world.put(Route, "same", "1");
+    world.put(Route, "changed", "2");
+    let mut session = Session::new(Protocol::Delta, world.view(), Limits::default());
+    let has = |body: &str| Version::of(body.as_bytes()).to_string();
+    let request = DeltaRequest {
+        initial_versions: [("same".to_owned(), has("1")), ("changed".to_owned(), has("1"))].into(),
+        ..delta(Route, &["same", "changed"])
+    };
+    ask(&mut session, request);
+    assert_eq!(drain(&mut session), ["rds +changed=2"]);
+    let confirmed = session.take_confirmed();
+    assert_eq!(confirmed, [(Route, vec![world.resource(Route, "same")])]);
+    assert!(session.take_confirmed().is_empty());
+}
+
 // G2
 #[test]
 fn only_what_a_stream_subscribed_to_concerns_it() {
