@@ -5,7 +5,9 @@
 //! [`names`] of a whole type for proxies that want all; and whether a change [`affected`] one. Never: reads a clock,
 //! keeps state, knows streams. The same mesh and scope give the same bytes, in whatever order the mesh became known.
 //!
-//! Everything is accepted by an unmodified Envoy 1.40; the native proxy reads the same messages.
+//! Everything is accepted by an unmodified Envoy 1.40; the native proxy reads the same messages. Two things differ: the
+//! native proxy may ask for virtual hosts on demand, and Envoy's listeners report to the process beside it what metrics are
+//! made of (`report`). Should a proxy refuse a route configuration all the same, [`vet`] finds whose routes it may be.
 //!
 //! # Names
 //! | type | names |
