@@ -83,7 +83,11 @@ pub(crate) fn metadata(resource: &Resource, new: &Value, old: Option<&Value>) ->
         let field = format!("metadata.finalizers[{position}]");
         if let Some(detail) = name::qualified(finalizer) {
             errors.push(FieldError::invalid(field, finalizer.clone(), detail));
-        } else if !standard && !finalizer.contains('/') && resource.custom.is_none() {
+        } else if !standard
+            && !finalizer.contains('/')
+            && resource.custom.is_none()
+            && resource.group != "apiextensions.k8s.io"
+        {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(field, finalizer.clone(), detail));
         }
