@@ -85,9 +85,8 @@ pub(crate) async fn read(source: &tokio::io::unix::AsyncFd<File>, buffer: &mut [
         let Ok(mut ready) = source.readable().await else {
             return 0;
         };
-        match ready.try_io(|source| std::io::Read::read(&mut source.get_ref(), buffer)) {
-            Ok(read) => return read.unwrap_or(0),
-            Err(_) => {}
+        if let Ok(read) = ready.try_io(|source| std::io::Read::read(&mut source.get_ref(), buffer)) {
+            return read.unwrap_or(0);
         }
     }
 }

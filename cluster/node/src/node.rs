@@ -137,6 +137,33 @@ impl RunningNode {
     pub async fn failed(&mut self) {
         _ = self.tasks.join_next().await;
     }
+
+    /// Ends in order: applications are asked to end, then their sidecars; what has not ended within `limit` is killed. No container is
+    /// started any more, and objects stay as they are: the same pods run again after the next start.
+    pub async fn stop(mut self, limit: Duration) {
+        self.tasks.shutdown().await;
+        let pods: Vec<_> = self.registry.lock().values().cloned().collect();
+        let in_order = async {
+            for sidecars in [false, true] {
+                let mut ends = Vec::new();
+                for pod in &pods {
+                    for (name, running) in &*pod.containers.lock() {
+                        let kind = pod.names.iter().find(|(_, known)| known == name).map(|(kind, _)| *kind);
+                        if (kind == Some(Kind::Sidecar)) == sidecars && running.process.exit().is_none() {
+                            running.process.signal(rustix::process::Signal::TERM);
+                            ends.push(Arc::clone(running));
+                        }
+                    }
+                }
+                for running in ends {
+                    running.process.ended().await;
+                }
+            }
+        };
+        if tokio::time::timeout(limit, in_order).await.is_err() {
+            tracing::info!("containers that did not end in time are killed");
+        }
+    }
 }
 
 /// Registers a node and runs the pods that are bound to it.

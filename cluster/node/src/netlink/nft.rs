@@ -30,7 +30,7 @@ pub(crate) fn apply(rules: &Rules) -> Result<(), NetlinkError> {
 fn encode(rules: &Rules) -> Batch {
     let mut batch = Batch::new();
     batch.bare(16, super::REQUEST, 0, |out| {
-        out.extend_from_slice(&[0, 0, 0, SUBSYSTEM as u8])
+        out.extend_from_slice(&[0, 0, 0, SUBSYSTEM as u8]);
     });
     // Making it first makes sure that there is something to delete.
     table(&mut batch, NEW_TABLE, CREATE);
@@ -113,7 +113,7 @@ fn encode(rules: &Rules) -> Batch {
     }
     let last = u32::try_from(batch.steps.len()).unwrap_or(u32::MAX).saturating_add(1);
     batch.bare(17, super::REQUEST, last, |out| {
-        out.extend_from_slice(&[0, 0, 0, SUBSYSTEM as u8])
+        out.extend_from_slice(&[0, 0, 0, SUBSYSTEM as u8]);
     });
     batch
 }

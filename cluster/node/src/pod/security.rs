@@ -129,11 +129,15 @@ fn bit(name: &str) -> u64 {
 mod tests {
     use super::*;
 
-    fn of(outer: serde_json::Value, own: serde_json::Value) -> Result<User, String> {
+    fn pod(outer: serde_json::Value, own: serde_json::Value) -> Pod {
         let pod = serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"securityContext": outer, "containers": [{"name": "c", "securityContext": own}]}});
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        let container = pod.spec.as_ref().unwrap().containers[0].clone();
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn of(outer: serde_json::Value, own: serde_json::Value) -> Result<User, String> {
+        let pod = pod(outer, own);
+        let container = pod.spec.clone().unwrap_or_default().containers[0].clone();
         user(&pod, &container, None)
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn status(pod: &Pod, containers: &[Container], facts: &Facts, now: Ti
         let all: Vec<_> = containers
             .iter()
             .filter(|c| (c.kind == Kind::Main) == main)
-            .map(|c| container_status(c))
+            .map(container_status)
             .collect();
         (!all.is_empty()).then_some(all)
     };

@@ -28,23 +28,20 @@ fn pod(env: serde_json::Value, from: serde_json::Value) -> Pod {
     .unwrap()
 }
 
-fn built(env: serde_json::Value, from: serde_json::Value) -> Result<BTreeMap<String, String>, String> {
-    let pod = pod(env, from);
-    let services: Vec<Arc<Service>> = serde_json::from_value(serde_json::json!([
+fn services() -> Vec<Arc<Service>> {
+    serde_json::from_value(serde_json::json!([
         {"metadata": {"name": "kubernetes", "namespace": "default"},
          "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443}]}},
         {"metadata": {"name": "db", "namespace": "b"}, "spec": {"clusterIP": "10.96.0.2", "ports": [{"port": 1}]}},
     ]))
-    .unwrap();
-    let container = &pod.spec.as_ref().unwrap().containers[0];
-    environment(
-        &pod,
-        container,
-        &BTreeMap::from([("COLOR".into(), "image".into())]),
-        &sources(),
-        &services,
-        &place(),
-    )
+    .unwrap()
+}
+
+fn built(env: serde_json::Value, from: serde_json::Value) -> Result<BTreeMap<String, String>, String> {
+    let pod = pod(env, from);
+    let containers = pod.spec.clone().unwrap_or_default().containers;
+    let image = BTreeMap::from([("COLOR".into(), "image".into())]);
+    environment(&pod, &containers[0], &image, &sources(), &services(), &place())
 }
 
 #[test]
