@@ -220,7 +220,7 @@ fn create(rollout: &Rollout<'_>, turn: &Turn<'_>, plan: &mut Plan) {
     plan.push(write);
 }
 
-/// The newest template has the highest revision, also when it is an old one again; the Deployment says which that is.
+/// The newest template has the highest revision, also when it is an old one again.
 fn sync_revision(rollout: &Rollout<'_>, new: &ReplicaSet, plan: &mut Plan) {
     let theirs = &new.metadata.annotations;
     let next = rollout.old.iter().map(|set| revision(set)).max().unwrap_or_default() + 1;
@@ -253,13 +253,6 @@ fn sync_revision(rollout: &Rollout<'_>, new: &ReplicaSet, plan: &mut Plan) {
             patch["spec"] = json!({"minReadySeconds": min_ready.unwrap_or_default()});
         }
         plan.push(Write::patch(new, patch));
-    }
-    let revision = before.max(next).to_string();
-    if text(&rollout.deployment.metadata.annotations, REVISION) != revision {
-        plan.push(Write::patch(
-            rollout.deployment,
-            json!({"metadata": {"annotations": {REVISION: revision}}}),
-        ));
     }
 }
 

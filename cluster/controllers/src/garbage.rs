@@ -38,6 +38,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(300);
 /// An object that could not be looked at is looked at again after this.
 const AGAIN: Duration = Duration::from_secs(1);
+/// An object that has changed since it was looked at is looked at again after this.
+const SOON: Duration = Duration::from_millis(20);
 /// Events are many and nobody owns them or is owned by them.
 const IGNORED: &str = "events";
 
@@ -70,7 +72,10 @@ pub(crate) async fn run(client: Client) {
         let key = collector.looks.next().await;
         if let Err(error) = collector.look(&key.name).await {
             tracing::debug!(uid = key.name, %error, "garbage will be looked at again");
-            collector.looks.add_at(key, Instant::now() + AGAIN);
+            let conflict = matches!(&error, kube::Error::Api(status) if status.code == 409);
+            collector
+                .looks
+                .add_at(key, Instant::now() + if conflict { SOON } else { AGAIN });
         }
     }
 }

@@ -359,7 +359,7 @@ impl Look<'_> {
             meta["labels"][INDEX] = json!(index.to_string());
             meta["annotations"][INDEX] = json!(index.to_string());
             pod["spec"]["hostname"] = json!(host);
-            let source = json!({"fieldRef": {"fieldPath": format!("metadata.annotations['{INDEX}']")}});
+            let source = json!({"fieldRef": {"fieldPath": format!("metadata.labels['{INDEX}']")}});
             for list in ["containers", "initContainers"] {
                 for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
                     let env = json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": source});

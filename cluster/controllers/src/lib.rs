@@ -75,6 +75,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         (cronjob::NAME, &queues.cron_jobs, cronjob::step),
         ("endpoint-controller", &queues.services, endpoints::step),
         ("disruption-controller", &queues.budgets, disruption::step),
+        ("node-lifecycle-controller", &queues.nodes, nodes::step),
         ("namespace-controller", &queues.namespaces, namespace::step),
     ];
     if options.schedule {
@@ -104,6 +105,7 @@ struct Queues {
     services: Arc<Queue>,
     budgets: Arc<Queue>,
     namespaces: Arc<Queue>,
+    nodes: Arc<Queue>,
     ending: Arc<Queue>,
     unscheduled: Arc<Queue>,
 }
@@ -190,7 +192,9 @@ fn wire(world: &Arc<World>, queues: &Queues) {
 
     let [daemon_sets, unscheduled] = wake(&queues.daemon_sets, &queues.unscheduled);
     let known = Arc::downgrade(world);
-    world.nodes.handlers(vec![Box::new(move |_| {
+    let nodes = queues.nodes.clone();
+    world.nodes.handlers(vec![Box::new(move |node| {
+        nodes.add(key(&node.metadata));
         let Some(world) = known.upgrade() else { return };
         world
             .daemon_sets

@@ -187,7 +187,16 @@ async fn end_one(desk: &Desk, namespace: &Namespace) -> Result<bool, (u16, Strin
     let mut object = serde_json::to_value(namespace).unwrap_or_default();
     object["spec"]["finalizers"] = json!(finalizers.iter().filter(kubernetes).collect::<Vec<_>>());
     let path = format!("/api/v1/namespaces/{}/finalize", name(namespace));
-    request(&desk.client, Method::PUT, &path, "application/json", &object).await?;
+    let answer = request(&desk.client, Method::PUT, &path, "application/json", &object).await?;
+    if answer
+        .pointer("/spec/finalizers")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty)
+    {
+        desk.world
+            .namespaces
+            .forget(&Key::new("", name(namespace)), namespace.metadata.uid.as_deref());
+    }
     Ok(true)
 }
 

@@ -1,8 +1,14 @@
-//! Which nodes may run which pods: taints, node selectors and node affinity. Pure functions over objects.
+//! Nodes: which may run which pods (taints, node selectors, node affinity), and the taints that follow from their conditions.
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
 
-use crate::pods::{Map, name};
+use serde_json::json;
+
+use crate::{
+    plan::{Plan, Write},
+    pods::{Map, name},
+    work::Turn,
+};
 
 /// Whether the pod's node selector and required node affinity take this node.
 pub(crate) fn selected(spec: &PodSpec, node: &Node) -> bool {
@@ -71,4 +77,51 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
             Some("Exists") => true,
             _ => or(&toleration.value) == or(&taint.value) && !key.is_empty(),
         }
+}
+
+const TAINT: &str = "node.kubernetes.io/";
+
+/// One look at one node: the taints that follow from what it says of itself and from `kubectl cordon`.
+pub(crate) fn step(turn: &Turn<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let Some(node) = turn.world.nodes.get(turn.key) else {
+        return plan;
+    };
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let status = |type_: &str| conditions.iter().find(|c| c.type_ == type_).map(|c| c.status.as_str());
+    let spec = node.spec.clone().unwrap_or_default();
+    let wanted = [
+        (
+            "not-ready",
+            status("Ready") == Some("False") || status("Ready").is_none(),
+        ),
+        ("unreachable", status("Ready") == Some("Unknown")),
+        ("memory-pressure", status("MemoryPressure") == Some("True")),
+        ("disk-pressure", status("DiskPressure") == Some("True")),
+        ("pid-pressure", status("PIDPressure") == Some("True")),
+        ("network-unavailable", status("NetworkUnavailable") == Some("True")),
+        ("unschedulable", spec.unschedulable == Some(true)),
+    ];
+    let old = spec.taints.unwrap_or_default();
+    let mut taints = old.clone();
+    for (name, wanted) in wanted {
+        let is = |taint: &Taint| taint.effect == "NoSchedule" && taint.key.strip_prefix(TAINT) == Some(name);
+        if !wanted {
+            taints.retain(|taint| !is(taint));
+        } else if !taints.iter().any(is) {
+            taints.push(Taint {
+                key: format!("{TAINT}{name}"),
+                effect: "NoSchedule".to_owned(),
+                ..Taint::default()
+            });
+        }
+    }
+    if taints != old {
+        plan.push(Write::patch(&*node, json!({"spec": {"taints": taints}})));
+    }
+    plan
 }

@@ -119,7 +119,7 @@ where
             .and_then(Value::as_i64)
             .unwrap_or_default()
             > 0;
-    let deleted = meta("deletionTimestamp").is_some() || write.verb == Verb::Delete;
+    let deleted = write.verb == Verb::Delete;
     match serde_json::from_value::<K>(answer) {
         Ok(object) if deleted && !waits => cache.gone(&object),
         Ok(object) => cache.put(object),

@@ -6,7 +6,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::{HISTORY, Rollout, sizes, total};
+use super::{HISTORY, REVISION, Rollout, sizes, total};
 use crate::{
     plan::{Plan, Write},
     pods::{hashes, name, seconds, text},
@@ -51,9 +51,17 @@ pub(super) fn sync(rollout: &Rollout<'_>, turn: &Turn<'_>, plan: &mut Plan) {
         None => conditions.remove("ReplicaFailure"),
     }
     status.conditions = Some(conditions.list).filter(|list| !list.is_empty());
-    if status != old {
+    // The Deployment says which revision it is at; as in Kubernetes its status carries that, so that no generation is counted.
+    let revision = rollout
+        .new
+        .as_ref()
+        .map(|new| text(&new.metadata.annotations, REVISION).to_owned());
+    let revision = revision.filter(|revision| *revision != text(&rollout.deployment.metadata.annotations, REVISION));
+    if status != old || revision.is_some() {
         let mut deployment = rollout.deployment.clone();
         deployment.status = Some(status);
+        let annotations = deployment.metadata.annotations.get_or_insert_default();
+        annotations.extend(revision.map(|revision| (REVISION.to_owned(), revision)));
         plan.push(Write::status(&deployment));
     }
 }
