@@ -91,7 +91,7 @@ fn outbound_request_names_the_workload_and_the_service_that_it_reached() {
             &Clients::default(),
             Reporter::Source,
             &request(common(&tags, None), 503),
-        )
+        );
     });
     has(
         line(&text, "istio_requests_total{"),
