@@ -23,6 +23,7 @@ pub(crate) mod tests;
 mod validate;
 
 pub use error::{ErrorKind, FieldError};
+pub(crate) use error::{go_map, go_print, go_syntax};
 pub use json::parse as parse_json;
 pub(crate) use node::{Field, Kind, ListType};
 

@@ -1,7 +1,7 @@
 //! What schema and values say about field sets: which fields there are, which changed, how two objects merge.
 
 use super::set::{Element, FieldSet};
-use crate::schema::{Kind, ListType, Schema};
+use crate::schema::{Kind, ListType, Schema, go_print, go_syntax};
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
@@ -326,8 +326,8 @@ fn check_at(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<String>
             }
         }
         (Kind::Array, Value::Array(items)) => check_items(schema, items, path, errors),
-        (Kind::Object, _) => errors.push(format!("{path}: expected map, got &{{{}}}", go_value(value))),
-        (Kind::Array, _) => errors.push(format!("{path}: expected list, got &{{{}}}", go_value(value))),
+        (Kind::Object, _) => errors.push(format!("{path}: expected map, got &{{{}}}", go_print(value))),
+        (Kind::Array, _) => errors.push(format!("{path}: expected list, got &{{{}}}", go_print(value))),
         (Kind::Integer | Kind::Number, Value::Number(_))
         | (Kind::String, Value::String(_))
         | (Kind::Boolean, Value::Bool(_))
@@ -344,12 +344,9 @@ fn check_at(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<String>
                 go_value(value)
             ));
         }
-        (Kind::Boolean, _) => errors.push(format!(
-            "{path}: expected boolean, got &{{{}}}",
-            go_value(value).trim_matches('"')
-        )),
+        (Kind::Boolean, _) => errors.push(format!("{path}: expected boolean, got &{{{}}}", go_print(value))),
         (Kind::IntOrString | Kind::Quantity, _) => {
-            errors.push(format!("{path}: expected any scalar, got &{{{}}}", go_value(value)));
+            errors.push(format!("{path}: expected any scalar, got &{{{}}}", go_print(value)));
         }
     }
 }
@@ -398,6 +395,9 @@ fn go_type(value: &Value) -> &'static str {
     }
 }
 
+/// A value as Go's `%#v` shows it.
 fn go_value(value: &Value) -> String {
-    value.to_string()
+    let mut text = String::new();
+    go_syntax(value, &mut text, false);
+    text
 }

@@ -1,7 +1,7 @@
 //! The strategic merge patch.
 
 use super::PatchError;
-use crate::schema::{Kind, Schema};
+use crate::schema::{Kind, Schema, go_map, go_print};
 use serde_json::{Map, Value};
 
 const DIRECTIVE: &str = "$patch";
@@ -218,23 +218,4 @@ fn sort(merged: Vec<Value>, order: &[Value], old: &[Value], key: &str) -> Vec<Va
         };
         sorted.extend(if other_first { others.next() } else { named.next() });
     }
-}
-
-/// A value as Go prints it plainly: `map[a:1 b:[x y]]`.
-fn go_print(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_print).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => go_map(map),
-        other => other.to_string(),
-    }
-}
-
-fn go_map(map: &Map<String, Value>) -> String {
-    let entries: Vec<String> = map
-        .iter()
-        .map(|(name, value)| format!("{name}:{}", go_print(value)))
-        .collect();
-    format!("map[{}]", entries.join(" "))
 }

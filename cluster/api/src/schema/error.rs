@@ -1,6 +1,6 @@
 //! One wrong field, in the words of Kubernetes.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// What is wrong with a field; the name is the `reason` of a status cause.
@@ -179,7 +179,7 @@ impl FieldError {
 }
 
 /// A value as Go prints it: scalars plainly at the top, lists and objects in its syntax.
-fn go_syntax(value: &Value, out: &mut String, top: bool) {
+pub(crate) fn go_syntax(value: &Value, out: &mut String, top: bool) {
     match value {
         Value::Null => out.push_str(if top { "\"null\"" } else { "interface {}(nil)" }),
         Value::Array(items) => {
@@ -207,4 +207,24 @@ impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.message())
     }
+}
+
+/// A value as Go prints it plainly: `map[a:1 b:[x y]]`.
+pub(crate) fn go_print(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_print).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => go_map(map),
+        other => other.to_string(),
+    }
+}
+
+/// An object as Go prints it plainly.
+pub(crate) fn go_map(map: &Map<String, Value>) -> String {
+    let entries: Vec<String> = map
+        .iter()
+        .map(|(name, value)| format!("{name}:{}", go_print(value)))
+        .collect();
+    format!("map[{}]", entries.join(" "))
 }
