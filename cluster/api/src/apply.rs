@@ -132,11 +132,13 @@ pub fn apply(
         all.sort_by(|a, b| a.owner.cmp(&b.owner));
         ApplyError::Conflicts(all)
     })?;
+    managers.strip();
+    object = finish(original, object, managers);
     if writer.manager == "kubectl" {
+        // Only the annotation: that is no write of the manager.
         update_last_applied(&mut object, &config);
     }
-    managers.strip();
-    Ok(finish(original, object, managers))
+    Ok(object)
 }
 
 /// Merges a configuration into the live object, removes what the manager applied before and no longer does, and moves ownership.
