@@ -23,6 +23,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 pub(crate) use builtin::{may_be_deleted, namespace_exists};
+pub(crate) use conditions::compile;
 
 /// What is done to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

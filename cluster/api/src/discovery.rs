@@ -2,7 +2,7 @@
 
 use crate::api::Api;
 use crate::kinds::{Kinds, Resource, api_version};
-use crate::negotiate::{Accept, Body, parameter, respond_value};
+use crate::negotiate::{Accept, Body, parameter, respond_text, respond_value};
 use crate::status::ApiError;
 use http::{HeaderMap, Response, header};
 use serde_json::{Value, json};
@@ -52,6 +52,7 @@ pub(crate) fn serve(api: &Api, path: &str, headers: &HeaderMap) -> Result<Respon
             one
         }
         ["apis", name, version] if !name.is_empty() => resources(&kinds, name, version)?,
+        ["apis", _] => return Ok(respond_text(404, "404 page not found\n")),
         _ => return Err(ApiError::no_such_resource()),
     };
     Ok(respond_value(200, gzip(headers), &value))

@@ -2,6 +2,7 @@
 //! their rules.
 
 use crate::api::Api;
+use crate::apply::{self, Writer};
 use crate::convert;
 use crate::json;
 use crate::kinds::Resource;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Holds a definition until its objects are gone.
-const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 const CLUSTER_ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
 /// How often aggregation is gone through: roles may gather from roles that gather.
@@ -55,7 +56,7 @@ pub(crate) async fn deleted(api: &Api, resource: &Resource, _value: &Value) {
     }
 }
 
-/// Writes the conditions of a definition and the finalizer that holds it.
+/// Writes the conditions of a definition.
 async fn establish(api: &Api, resource: &Resource, name: &str) {
     let (_, all) = api.inner.store.list(DEFINITIONS, "", None);
     let Some(stored) = all.iter().find(|stored| &*stored.key.1 == name) else {
@@ -71,14 +72,22 @@ async fn establish(api: &Api, resource: &Resource, name: &str) {
         .collect();
     let others: Vec<&Value> = others.iter().collect();
     let mut new = old.clone();
-    crd::set_status(&mut new, &others, &rfc3339(api.now()));
-    let mut finalizers = json::texts(&new, "/metadata/finalizers");
-    if new.pointer("/metadata/deletionTimestamp").is_none() && !finalizers.iter().any(|one| one == CLEANUP) {
-        finalizers.push(CLEANUP.to_owned());
-        json::set(&mut new, "/metadata/finalizers", finalizers);
+    if new.pointer("/status/conditions").is_some_and(Value::is_null) {
+        json::object(&mut new, "status").remove("conditions");
     }
+    crd::set_status(&mut new, &others, &rfc3339(api.now()));
     if new == old {
         return;
+    }
+    if let Some(schema) = api.inner.registry.schema(resource) {
+        let now = rfc3339(api.now());
+        let writer = Writer {
+            manager: "kube-apiserver",
+            api_version: "apiextensions.k8s.io/v1",
+            subresource: "status",
+            now: &now,
+        };
+        apply::track_update(&schema, Some(&old), &mut new, writer);
     }
     // A change in between brings its own call.
     if let Err(error) = commit(api, resource, new, Expect::Revision(stored.revision), false).await {

@@ -148,7 +148,17 @@ pub fn media_type(headers: &HeaderMap) -> &str {
 pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded, ApiError> {
     match media_type(headers) {
         "application/json" | "" => json(body, kind),
-        "application/yaml" => yaml(body),
+        "application/yaml" => yaml(body).map_err(|error| {
+            let why = error
+                .message
+                .trim_start_matches("error converting YAML to JSON: ")
+                .to_owned();
+            let message = format!(
+                "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+                shown(body)
+            );
+            ApiError::bad_request(message)
+        }),
         protobuf::MEDIA_TYPE => match protobuf::decode(body) {
             Ok(value) => Ok(Decoded {
                 value,
@@ -163,22 +173,62 @@ pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded, A
     }
 }
 
-fn json(body: &[u8], kind: &str) -> Result<Decoded, ApiError> {
-    match schema::parse_json(body) {
-        Ok((value, duplicates)) if value.is_object() => Ok(Decoded { value, duplicates }),
-        Ok(_) => Err(ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: json: \
-             cannot unmarshal the body into Go value of type struct"
-        ))),
-        Err(error) => {
-            let why = json_error(body, &error);
-            let hex: String = body.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
-            let dots = if body.len() > 20 { " ..." } else { "" };
-            Err(ApiError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
-                 {why} ({hex}{dots})"
-            )))
+/// The beginning of a body as messages show it.
+fn shown(body: &[u8]) -> String {
+    const LONGEST: usize = 1024;
+    let head = body.get(..LONGEST).unwrap_or(body);
+    let dots = if body.len() > LONGEST { " ..." } else { "" };
+    match head.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(head)),
+        Some(_) => {
+            let hex: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{hex}{dots}")
         }
+    }
+}
+
+/// The type that every object begins with, in the words of the server's language.
+const TYPE_META: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+fn json(body: &[u8], kind: &str) -> Result<Decoded, ApiError> {
+    let refuse = |why: String| {
+        Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why} ({})",
+            shown(body)
+        )))
+    };
+    let name = |value: &Value| match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        _ => "bool",
+    };
+    match schema::parse_json(body) {
+        Ok((value, duplicates)) if value.is_object() => {
+            for field in ["kind", "apiVersion"] {
+                match value.get(field) {
+                    None | Some(Value::String(_) | Value::Null) => {}
+                    Some(other) => {
+                        let kind = if other.is_object() { "object" } else { name(other) };
+                        return refuse(format!(
+                            "json: cannot unmarshal {kind} into Go struct field .{field} of type string"
+                        ));
+                    }
+                }
+            }
+            Ok(Decoded { value, duplicates })
+        }
+        Ok((Value::Null, duplicates)) => Ok(Decoded {
+            value: Value::Object(serde_json::Map::new()),
+            duplicates,
+        }),
+        Ok((value, _)) => refuse(format!(
+            "json: cannot unmarshal {} into Go value of type {TYPE_META}",
+            name(&value)
+        )),
+        Err(error) => refuse(json_error(body, &error)),
     }
 }
 

@@ -92,10 +92,20 @@ fn token_review(call: &Call, value: &mut Value) -> Result<(), ApiError> {
                 .collect();
             json!({"authenticated": true, "user": user_info(&user), "audiences": fitting})
         }
-        Err(reason) => json!({"user": {}, "error": format!("[invalid bearer token, {reason}]")}),
+        Err(reason) => json!({"user": {}, "error": refusal(&reason)}),
     };
     json::set(value, "/status", status);
     Ok(())
+}
+
+/// Why a token is not taken, after the sentence that all such answers begin with.
+fn refusal(reason: &str) -> String {
+    const BROKEN: &str = "invalid bearer token";
+    if reason == BROKEN {
+        BROKEN.to_owned()
+    } else {
+        format!("[{BROKEN}, {reason}]")
+    }
 }
 
 fn rules_review(call: &Call, value: &mut Value) -> Result<(), ApiError> {
@@ -123,7 +133,7 @@ fn access_review(call: &Call, value: &mut Value) -> Result<(), ApiError> {
     };
     let wrong = |field: &str, detail: &str| {
         let error = FieldError::invalid(field, Value::Null, detail);
-        ApiError::invalid("authorization.k8s.io", &call.resource.kind, "", &[error])
+        ApiError::invalid("authorization.k8s.io", "", "", &[error])
     };
     let (resource, other) = (
         value.pointer("/spec/resourceAttributes").cloned(),

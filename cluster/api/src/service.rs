@@ -169,13 +169,14 @@ fn other(api: &Api, info: &RequestInfo, headers: &HeaderMap) -> Result<Response<
     }
     match first {
         "healthz" | "livez" | "readyz" => Ok(negotiate::respond_text(200, health(first, info.query.has("verbose")))),
-        "version" => Ok(respond_value(200, Accept::json(), &version())),
+        "version" if path == "/version" => Ok(respond_value(200, Accept::json(), &version())),
         "api" | "apis" => discovery::serve(api, path, headers),
         "openapi" => openapi::serve(api, path, headers),
         "openid" if path == "/openid/v1/jwks" => Ok(respond_value(200, Accept::json(), &api.inner.tokens.key_set())),
         ".well-known" if path == "/.well-known/openid-configuration" => {
             Ok(respond_value(200, Accept::json(), &auth::openid_configuration()))
         }
+        "version" => Err(ApiError::no_such_resource()),
         "" => Ok(respond_value(200, Accept::json(), &discovery::paths(api))),
         _ => Ok(negotiate::respond_text(404, "404 page not found\n")),
     }

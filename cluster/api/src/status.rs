@@ -203,8 +203,11 @@ impl ApiError {
     pub fn body(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code
+            "message": self.message, "code": self.code
         });
+        if let (false, Some(map)) = (self.reason.is_empty(), status.as_object_mut()) {
+            map.insert("reason".to_owned(), self.reason.into());
+        }
         if let (Some(details), Some(map)) = (&self.details, status.as_object_mut()) {
             map.insert("details".to_owned(), details.clone());
         }

@@ -80,6 +80,9 @@ fn with_status(resource: &Resource, new: &Value, old: &Value) -> Value {
     if resource.is("", "nodes") || resource.is("", "pods") {
         fields.extend(["labels", "annotations"]);
     }
+    if resource.is("apps", "deployments") {
+        fields.push("annotations"); // the revision that the Deployment is at comes with its status
+    }
     let metadata = json::object(&mut whole, "metadata");
     for field in fields {
         let value = new.get("metadata").and_then(|metadata| metadata.get(field)).cloned();

@@ -5,6 +5,7 @@ pub(crate) mod name;
 mod pod;
 mod workload;
 
+use crate::admission::compile;
 use crate::api::Api;
 use crate::json;
 use crate::kinds::Resource;
@@ -307,7 +308,7 @@ fn service(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
         }
         match one.get("targetPort") {
             Some(Value::String(target)) => {
-                if let Some(detail) = name::port_name(target) {
+                for detail in name::port_name(target) {
                     errors.push(FieldError::invalid(
                         format!("{field}.targetPort"),
                         target.clone(),
@@ -327,6 +328,10 @@ fn service(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::duplicate(field, value));
         }
         pairs.push(pair);
+    }
+    if kind == "ExternalName" && !json::list(new, "/spec/clusterIPs").is_empty() {
+        let detail = "may not be set for ExternalName services";
+        errors.push(FieldError::forbidden("spec.clusterIPs", detail));
     }
     let types = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     if !types.contains(&kind) {
@@ -462,7 +467,7 @@ fn webhooks(new: &Value, errors: &mut Vec<FieldError>) {
         }
         for (index, condition) in json::list(webhook, "/matchConditions").iter().enumerate() {
             let expression = json::text(condition, "/expression");
-            if let Err(error) = kube_cel::cel::Program::compile(expression) {
+            if let Err(error) = compile(expression) {
                 let field = format!("{field}.matchConditions[{index}].expression");
                 errors.push(FieldError::invalid(
                     field,

@@ -1,6 +1,6 @@
 //! What clients do, one request after the other.
 
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test may fail loudly, its helpers too"

@@ -55,7 +55,11 @@ pub(crate) fn may_be_deleted(call: &Call) -> Result<(), ApiError> {
 
 /// Completes pods that are created.
 pub(super) fn mutate(call: &Call, operation: Operation, new: &mut Value) -> Result<(), ApiError> {
-    if operation != Operation::Create || !call.resource.is("", "pods") || !call.info.subresource.is_empty() {
+    if !call.resource.is("", "pods") || !call.info.subresource.is_empty() {
+        return Ok(());
+    }
+    if operation != Operation::Create {
+        tolerate(new);
         return Ok(());
     }
     service_account(call, new)?;

@@ -2,8 +2,15 @@
 
 use crate::json;
 use kube_cel::KubeCelExt as _;
-use kube_cel::cel::{Context, Program, Value as CelValue};
+use kube_cel::cel::parser::{Expression, Parser};
+use kube_cel::cel::{Context, Value as CelValue};
 use serde_json::Value;
+
+/// An expression, ready to be decided; the error says what is wrong with it. Kubernetes has optional fields (`a.?b`) on.
+pub(crate) fn compile(source: &str) -> Result<Expression, String> {
+    let parser = Parser::default().enable_optional_syntax(true);
+    parser.parse(source).map_err(|error| error.to_string())
+}
 
 /// Whether all conditions of a webhook hold; one that is false decides before one that fails.
 pub(super) fn hold(hook: &Value, request: &Value) -> Result<bool, String> {
@@ -24,10 +31,8 @@ pub(super) fn hold(hook: &Value, request: &Value) -> Result<bool, String> {
     let mut failure = None;
     for condition in conditions {
         let (name, expression) = (json::text(condition, "/name"), json::text(condition, "/expression"));
-        let result = match Program::compile(expression) {
-            Ok(program) => program.execute(&context).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
+        let result =
+            compile(expression).and_then(|compiled| context.resolve(&compiled).map_err(|error| error.to_string()));
         match result {
             Ok(CelValue::Bool(true)) => {}
             Ok(CelValue::Bool(false)) => return Ok(false),

@@ -5,6 +5,14 @@ use serde_json::{Value, json};
 
 /// A pod of its own.
 pub(super) fn pod(value: &mut Value) {
+    for (one, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        let address = value.get("status").and_then(|status| status.get(one)).cloned();
+        if let Some(address) = address
+            && let Some(status) = value.get_mut("status")
+        {
+            default_in(status, all, json!([{"ip": address}]));
+        }
+    }
     spec(object(value, "spec"));
     let Some(spec) = value.pointer_mut("/spec") else { return };
     for list in ["/containers", "/initContainers"] {
@@ -77,6 +85,18 @@ fn container(value: &mut Value) {
     default(map, "terminationMessagePath", "/dev/termination-log");
     default(map, "terminationMessagePolicy", "File");
     default(map, "resources", json!({}));
+    for amounts in ["/resources/limits", "/resources/requests"] {
+        for amount in value
+            .pointer_mut(amounts)
+            .and_then(Value::as_object_mut)
+            .into_iter()
+            .flatten()
+        {
+            if amount.1.is_number() {
+                *amount.1 = amount.1.to_string().into();
+            }
+        }
+    }
     for port in items(value, "/ports") {
         default_in(port, "protocol", "TCP");
     }

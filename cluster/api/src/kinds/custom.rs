@@ -167,11 +167,26 @@ fn resource(definition: &Value, version: &Value, group: &str, plural: &str, stor
                 .map(|field| text(field, "/jsonPath").trim_start_matches('.').to_owned())
                 .collect(),
             scale,
-            deprecation: deprecated.then(|| warning.unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated"))),
+            deprecation: deprecated.then(|| {
+                warning.unwrap_or_else(|| match newer(definition) {
+                    Some(newer) => format!("{group}/{name} {kind} is deprecated; use {group}/{newer} {kind}"),
+                    None => format!("{group}/{name} {kind} is deprecated"),
+                })
+            }),
             terminating: definition.pointer("/metadata/deletionTimestamp").is_some(),
         }),
         kind,
     }
+}
+
+/// The best version that is served and not deprecated.
+fn newer(definition: &Value) -> Option<String> {
+    let versions = definition.pointer("/spec/versions").and_then(Value::as_array)?;
+    let flag = |version: &Value, field: &str| version.get(field).and_then(Value::as_bool) == Some(true);
+    let good = versions
+        .iter()
+        .filter(|version| flag(version, "served") && !flag(version, "deprecated"));
+    good.map(|version| text(version, "/name")).max_by_key(|name| rank(name))
 }
 
 /// `/spec/replicas` of `.spec.replicas`: the paths of `scale` have no lists.

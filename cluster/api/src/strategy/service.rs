@@ -62,7 +62,8 @@ fn settle(new: &mut Value, old: Option<&Value>) {
     let kind = json::text(new, "/spec/type").to_owned();
     let old_kind = old.map(|old| json::text(old, "/spec/type").to_owned());
     let spec = json::object(new, "spec");
-    if kind == "ExternalName" {
+    if kind == "ExternalName" && old_kind.as_deref().is_some_and(|old| old != "ExternalName") {
+        // What it had as another type goes.
         for field in [
             "clusterIP",
             "clusterIPs",
@@ -72,7 +73,7 @@ fn settle(new: &mut Value, old: Option<&Value>) {
         ] {
             spec.remove(field);
         }
-    } else if let Some(old) = old {
+    } else if let Some(old) = old.filter(|_| kind != "ExternalName") {
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             if let Some(value) = old.pointer(&format!("/spec/{field}")) {
                 json::default(spec, field, value.clone());

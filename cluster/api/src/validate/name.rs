@@ -22,7 +22,7 @@ const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric charac
     'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 
 fn too_long(max: usize) -> Option<String> {
-    Some(format!("must be no more than {max} bytes"))
+    Some(format!("must be no more than {max} characters"))
 }
 
 fn is_label(text: &str) -> bool {
@@ -54,14 +54,26 @@ fn dns_label_1035(text: &str) -> Option<String> {
     (!right).then(|| LABEL_1035.to_owned())
 }
 
-/// The name of a port: up to 15 letters, digits and hyphens with a letter among them.
-pub(crate) fn port_name(text: &str) -> Option<String> {
+/// The name of a port, up to 15 letters, digits and hyphens with a letter among them: all that is wrong with it.
+pub(crate) fn port_name(text: &str) -> Vec<&'static str> {
+    let mut wrong = Vec::new();
     if text.len() > 15 {
-        return Some("must be no more than 15 characters".to_owned());
+        wrong.push("must be no more than 15 characters");
     }
-    let right = is_label(text) && text.contains(|c: char| c.is_ascii_lowercase()) && !text.contains("--");
-    let sentence = "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)";
-    (!right).then(|| sentence.to_owned())
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !text.chars().all(allowed) {
+        wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
+    }
+    if !text.contains(|c: char| c.is_ascii_lowercase()) {
+        wrong.push("must contain at least one letter (a-z)");
+    }
+    if text.contains("--") {
+        wrong.push("must not contain consecutive hyphens");
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        wrong.push("must not begin or end with a hyphen");
+    }
+    wrong
 }
 
 /// What is wrong with the name of an object of a resource.
@@ -107,7 +119,7 @@ pub(crate) fn qualified(text: &str) -> Option<String> {
         return Some("name part must be non-empty".to_owned());
     }
     if name.len() > 63 {
-        return Some("name part must be no more than 63 bytes".to_owned());
+        return Some("name part must be no more than 63 characters".to_owned());
     }
     (!is_name(name)).then(|| NAME_PART.to_owned())
 }
@@ -121,7 +133,7 @@ pub(crate) fn labels(field: &str, labels: &Map<String, Value>) -> Vec<FieldError
         }
         let text = value.as_str().unwrap_or_default();
         if text.len() > 63 {
-            errors.push(FieldError::invalid(field, text, "must be no more than 63 bytes"));
+            errors.push(FieldError::invalid(field, text, "must be no more than 63 characters"));
         } else if !text.is_empty() && !is_name(text) {
             errors.push(FieldError::invalid(field, text, LABEL_VALUE));
         }

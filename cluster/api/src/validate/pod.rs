@@ -239,9 +239,11 @@ fn ports(container: &Value, field: &str, errors: &mut Vec<FieldError>) {
         let place = format!("{field}.ports[{position}]");
         let port_name = json::text(port, "/name");
         if !port_name.is_empty() {
-            if let Some(detail) = name::port_name(port_name) {
-                errors.push(FieldError::invalid(format!("{place}.name"), port_name, detail));
-            } else if seen.contains(&port_name) {
+            let wrong = name::port_name(port_name);
+            for detail in &wrong {
+                errors.push(FieldError::invalid(format!("{place}.name"), port_name, *detail));
+            }
+            if wrong.is_empty() && seen.contains(&port_name) {
                 errors.push(FieldError::duplicate(format!("{place}.name"), port_name));
             }
             seen.push(port_name);

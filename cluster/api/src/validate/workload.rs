@@ -124,12 +124,20 @@ fn selected(new: &Value, old: Option<&Value>, kind: &str, errors: &mut Vec<Field
     let labels = new.pointer("/spec/template/metadata/labels").and_then(Value::as_object);
     let parsed = match selector {
         None => {
-            errors.push(FieldError::required("spec.selector", ""));
+            if kind != "DaemonSet" {
+                errors.push(FieldError::required("spec.selector", ""));
+            }
             None
         }
         Some(selector) => match LabelSelector::from_object(selector) {
             Ok(parsed) if parsed.is_empty() => {
-                let detail = format!("empty selector is invalid for {}", kind.to_lowercase());
+                // Kubernetes says so of replica sets too.
+                let named = if kind == "ReplicaSet" {
+                    "deployment".to_owned()
+                } else {
+                    kind.to_lowercase()
+                };
+                let detail = format!("empty selector is invalid for {named}");
                 errors.push(invalid_as("spec.selector", shown_selector(selector), &detail));
                 None
             }
@@ -144,7 +152,8 @@ fn selected(new: &Value, old: Option<&Value>, kind: &str, errors: &mut Vec<Field
         let detail = "`selector` does not match template `labels`";
         errors.push(invalid_as("spec.template.metadata.labels", shown(labels), detail));
     }
-    if let Some(template) = new.pointer("/spec/template") {
+    let looked_at = kind != "StatefulSet" || selector.is_some();
+    if let Some(template) = new.pointer("/spec/template").filter(|_| looked_at) {
         pod::template(template, "spec.template", errors);
     }
     if let (Some(old), Some(selector)) = (old, selector)
@@ -194,6 +203,17 @@ fn strategy(new: &Value, kind: &str, errors: &mut Vec<FieldError>) {
     if chosen == fallback && rolling.is_some() {
         let detail = format!("may not be specified when strategy `type` is '{chosen}'");
         errors.push(FieldError::forbidden(format!("{field}.rollingUpdate"), detail));
+    } else if kind == "Deployment" && chosen != "RollingUpdate" && chosen != fallback {
+        let shown = format!(
+            "apps.DeploymentStrategy{{Type:{chosen:?}, RollingUpdate:(*apps.RollingUpdateDeployment)(nil)}}: supported values: \
+             \"Recreate\", \"RollingUpdate\""
+        );
+        let error = FieldError::not_supported(field, Value::Null, &[]);
+        errors.push(FieldError {
+            value: None,
+            detail: shown,
+            ..error
+        });
     } else if chosen != "RollingUpdate" && chosen != fallback {
         let supported = [fallback, "RollingUpdate"];
         errors.push(FieldError::not_supported(format!("{field}.type"), chosen, &supported));
@@ -210,7 +230,10 @@ fn strategy(new: &Value, kind: &str, errors: &mut Vec<FieldError>) {
 }
 
 fn fixed_job(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-    for field in ["selector", "completionMode"] {
+    let indexed = json::text(new, "/spec/completionMode") == "Indexed";
+    let elastic = indexed && new.pointer("/spec/completions") == new.pointer("/spec/parallelism");
+    let completions = if elastic { None } else { Some("completions") };
+    for field in ["selector", "completionMode"].into_iter().chain(completions) {
         let pointer = format!("/spec/{field}");
         if new.pointer(&pointer) != old.pointer(&pointer) {
             let value = new.pointer(&pointer).cloned().unwrap_or_default();

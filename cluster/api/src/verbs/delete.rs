@@ -126,7 +126,8 @@ pub(crate) async fn remove(call: &mut Call, options: &DeleteOptions) -> Result<O
         if !gone && new == old {
             return Ok(Outcome::Object(old));
         }
-        let kept = if gone { old } else { new };
+        // Only pods show in the end that they were given no time.
+        let kept = if gone && !resource.is("", "pods") { old } else { new };
         match commit(&call.api, &resource, kept, Expect::Revision(stored.revision), gone).await {
             Ok(written) => {
                 let value = call.api.value(&resource, &written);
@@ -251,6 +252,13 @@ pub(crate) async fn delete_collection(call: &mut Call, body: &[u8]) -> Result<Re
     if call.accept.form != negotiate::Form::Object {
         let rows: Vec<Value> = items.iter().map(|item| Presenter::of(call).value(item)).collect();
         items = rows;
+    }
+    if call.resource.custom.is_none() && call.accept.form == negotiate::Form::Object {
+        for item in &mut items {
+            let map = json::as_object(item);
+            map.remove("kind");
+            map.remove("apiVersion");
+        }
     }
     let list = json!({"kind": call.resource.list_kind, "apiVersion": call.resource.api_version(),
         "metadata": {"resourceVersion": revision.to_string()}, "items": items});

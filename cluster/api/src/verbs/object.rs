@@ -19,13 +19,22 @@ use std::sync::Arc;
 /// How often a write on a version that just changed is tried again, where the client named none.
 const ATTEMPTS: usize = 10;
 
+/// Built-in kinds that are only updated by those who say which version they saw.
+const NOT_UNCONDITIONAL: &[&str] = &[
+    "customresourcedefinitions",
+    "leases",
+    "mutatingwebhookconfigurations",
+    "poddisruptionbudgets",
+    "validatingwebhookconfigurations",
+];
+
 /// Reads the object in a body: its kind is checked, unknown fields are removed and told of.
 pub(crate) fn read(call: &mut Call, body: &[u8]) -> Result<Value, ApiError> {
     let (kind, group, version) = expected(call);
     let decoded = negotiate::decode(&call.headers, body, &kind)?;
     let api_version = crate::kinds::api_version(&group, &version);
     let mut value = decoded.value;
-    check_kind(&mut value, &kind, &api_version)?;
+    check_kind(call, &mut value, &kind, &api_version)?;
     clean(call, &mut value, decoded.duplicates, &kind, &group, &version)?;
     Ok(value)
 }
@@ -42,27 +51,54 @@ fn expected(call: &Call) -> (String, String, String) {
     }
 }
 
-fn check_kind(value: &mut Value, kind: &str, api_version: &str) -> Result<(), ApiError> {
+fn check_kind(call: &Call, value: &mut Value, kind: &str, api_version: &str) -> Result<(), ApiError> {
     let (sent_kind, sent_version) = (
         json::text(value, "/kind").to_owned(),
         json::text(value, "/apiVersion").to_owned(),
     );
+    if call.resource.custom.is_some() {
+        for (sent, field) in [(&sent_kind, "Kind"), (&sent_version, "apiVersion")] {
+            if sent.is_empty() {
+                return Err(ApiError::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {kind}): Object '{field}' is missing in '{value}'"
+                )));
+            }
+        }
+    }
     let map = json::as_object(value);
     json::put(map, "kind", Some(kind.into()));
     json::put(map, "apiVersion", Some(api_version.into()));
-    if !sent_version.is_empty() && sent_version != api_version {
+    let same_version = sent_version.is_empty() || sent_version == api_version;
+    let same_kind = sent_kind.is_empty() || sent_kind == kind;
+    if same_version && same_kind {
+        return Ok(());
+    }
+    let (sent_kind, sent_version) = (
+        if sent_kind.is_empty() { kind } else { &sent_kind },
+        if sent_version.is_empty() {
+            api_version
+        } else {
+            &sent_version
+        },
+    );
+    let (group, version) = crate::kinds::group_version(sent_version);
+    let kinds = call.api.inner.registry.current();
+    let known = kinds.kind(group, version, sent_kind).is_some();
+    if known && same_kind || call.resource.custom.is_some() {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({sent_version}) does not match the expected API version ({api_version})"
         )));
     }
-    if !sent_kind.is_empty() && sent_kind != kind {
-        let (_, version) = crate::kinds::group_version(api_version);
-        return Err(ApiError::bad_request(format!(
-            "{sent_kind} in version \"{version}\" cannot be handled as a {kind}: converting ({version}.{sent_kind}) to \
-             (core.{kind}): unknown conversion"
-        )));
-    }
-    Ok(())
+    let why = if known {
+        format!("converting ({version}.{sent_kind}) to (core.{kind}): unknown conversion")
+    } else {
+        format!(
+            "no kind {sent_kind:?} is registered for version {sent_version:?} in scheme \"pkg/runtime/scheme.go:110\""
+        )
+    };
+    Err(ApiError::bad_request(format!(
+        "{sent_kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
+    )))
 }
 
 /// Removes what the schema does not know, and refuses or warns as `fieldValidation` says; refuses wrong types of built-in kinds.
@@ -82,9 +118,13 @@ pub(crate) fn clean(
         registry.schema_of(group, version, kind)
     };
     let Some(schema) = schema else { return Ok(()) };
+    let patched = call.info.verb == "patch";
     if call.resource.custom.is_none()
         && let Some(error) = schema.decode_error(value)
     {
+        if patched {
+            return Err(wrong_patch(value, &error));
+        }
         return Err(ApiError::bad_request(format!(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"
         )));
@@ -96,6 +136,10 @@ pub(crate) fn clean(
         .collect();
     found.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
     match call.info.query.text("fieldValidation") {
+        "Strict" if !found.is_empty() && patched => {
+            let why = format!("strict decoding error: {}", found.join(", "));
+            Err(wrong_patch(value, &why))
+        }
         "Strict" if !found.is_empty() => Err(ApiError::bad_request(format!(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
             found.join(", ")
@@ -105,6 +149,17 @@ pub(crate) fn clean(
             call.warnings.extend(found);
             Ok(())
         }
+    }
+}
+
+/// The error of a patch whose result is no object of its kind: the whole of it is shown.
+pub(crate) fn wrong_patch(result: &Value, why: &str) -> ApiError {
+    let message = format!("Invalid value: {:?}: {why}", result.to_string());
+    ApiError {
+        details: Some(
+            serde_json::json!({"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]}),
+        ),
+        ..ApiError::new(422, "Invalid", format!(" \"\" is invalid: patch: {message}"))
     }
 }
 
@@ -128,7 +183,7 @@ pub(crate) fn check_options(call: &Call, options: &str) -> Result<(), ApiError> 
     if !matches!(rule, "" | "Ignore" | "Warn" | "Strict") {
         errors.push((
             "fieldValidation",
-            format!("Unsupported value: {rule:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""),
+            format!("Unsupported value: {rule:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""),
             "FieldValueNotSupported",
         ));
     }
@@ -401,9 +456,15 @@ fn check_preconditions(call: &Call, old: &Value, new: &Value) -> Result<bool, Ap
     if !wanted.is_empty() && uid != wanted {
         if call.info.verb == "patch" {
             let error = FieldError::invalid("metadata.uid", wanted, "field is immutable");
-            return Err(call.invalid(&call.info.name, &[error]));
+            return Err(call.invalid(&call.info.name, &[error.clone(), error]));
         }
-        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
+        let key = format!(
+            "/registry/{}/{}/{}",
+            resource.plural, call.info.namespace, call.info.name
+        );
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+        );
         return Err(ApiError::conflict(
             &resource.group,
             &resource.plural,
@@ -413,13 +474,19 @@ fn check_preconditions(call: &Call, old: &Value, new: &Value) -> Result<bool, Ap
     }
     let revision = json::text(new, "/metadata/resourceVersion");
     if revision.is_empty() {
-        if resource.custom.is_some() && call.info.verb == "update" {
+        let needed = resource.custom.is_some() || NOT_UNCONDITIONAL.contains(&resource.plural.as_str());
+        if needed && call.info.verb == "update" {
             let error = FieldError {
                 value: None,
                 detail: "0x0: must be specified for an update".to_owned(),
                 ..FieldError::invalid("metadata.resourceVersion", 0, "")
             };
-            return Err(call.invalid(&call.info.name, &[error]));
+            return Err(ApiError::invalid(
+                &resource.group,
+                &resource.plural,
+                &call.info.name,
+                &[error],
+            ));
         }
         return Ok(false);
     }
@@ -458,6 +525,8 @@ pub(crate) async fn replace(
     let allocation = strategy::allocate(&call.api, &resource, &mut new, Some(old)).await;
     let allocation = allocation.map_err(|errors| call.invalid(&call.info.name, &errors))?;
     let mut errors = validate::metadata(&resource, &new, Some(old));
+    // Kubernetes looks at the metadata of an update twice, and lists each cause twice.
+    errors.extend(errors.clone());
     errors.extend(check(call, &new, Some(old)));
     if !errors.is_empty() {
         return Err(call.invalid(&call.info.name, &errors));

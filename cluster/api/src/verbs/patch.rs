@@ -13,6 +13,8 @@ use crate::timestamp::rfc3339;
 use http::Response;
 use serde_json::{Value, json};
 
+const ACCEPTED_CUSTOM: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+
 pub(crate) async fn patch(call: &mut Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
     check_options(call, "PatchOptions")?;
     let media_type = negotiate::media_type(&call.headers).to_owned();
@@ -22,6 +24,9 @@ pub(crate) async fn patch(call: &mut Call, body: &[u8]) -> Result<Response<Body>
         "application/json-patch+json" | "application/merge-patch+json" => {}
         "application/strategic-merge-patch+json" if !custom => {}
         _ => {
+            if custom {
+                return Err(ApiError::unsupported_media_type(ACCEPTED_CUSTOM));
+            }
             let error = ApiError::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
             let details = Some(json!({}));
             return Err(ApiError { details, ..error });
@@ -46,11 +51,12 @@ pub(crate) async fn patch(call: &mut Call, body: &[u8]) -> Result<Response<Body>
             (resource.kind.clone(), resource.group.clone(), resource.version.clone())
         };
         if json::text(&new, "/kind") != kind || json::text(&new, "/apiVersion") != call.resource.api_version() {
-            let found = json::text(&new, "/apiVersion").to_owned();
-            return Err(ApiError::bad_request(format!(
-                "the API version in the data ({found}) does not match the expected API version ({})",
-                call.resource.api_version()
-            )));
+            let why = format!(
+                "no kind {:?} is registered for version {:?} in scheme \"pkg/runtime/scheme.go:110\"",
+                json::text(&new, "/kind"),
+                json::text(&new, "/apiVersion")
+            );
+            return Err(object::wrong_patch(&new, &why));
         }
         let told = call.warnings.len();
         object::clean(call, &mut new, duplicates.clone(), &kind, &group, &version)?;
@@ -79,7 +85,19 @@ fn patched(call: &Call, media_type: &str, old: &Value, change: &Value) -> Result
         },
     };
     result.map_err(|error| match error {
+        PatchError::Malformed(message) if media_type == "application/merge-patch+json" => {
+            ApiError::bad_request(format!("error decoding patch: {message}"))
+        }
         PatchError::Malformed(message) => ApiError::bad_request(message),
+        // Kubernetes does not say what is wrong with a JSON patch.
+        PatchError::Unprocessable(_) if media_type == "application/json-patch+json" => ApiError {
+            details: Some(json!({})),
+            ..ApiError::new(
+                422,
+                "Invalid",
+                "the server rejected our request due to an error in our request",
+            )
+        },
         PatchError::Unprocessable(message) => ApiError {
             details: Some(json!({})),
             ..ApiError::new(422, "Invalid", message)
@@ -134,9 +152,10 @@ fn check_configuration(call: &Call, config: &Value) -> Result<(), ApiError> {
         return Err(ApiError::bad_request(message));
     }
     if found.0 != wanted.0 || found.1 != wanted.1 {
+        let group = if found.1.contains('/') { "" } else { "/" };
         return Err(ApiError::bad_request(format!(
-            "failed to create typed patch object ({}/{}; {}, Kind={}): the path serves {}, Kind={}",
-            call.info.namespace, call.info.name, found.1, found.0, wanted.1, wanted.0
+            "invalid object type: {group}{}, Kind={}",
+            found.1, found.0
         )));
     }
     let name = json::text(config, "/metadata/name");
@@ -190,6 +209,13 @@ fn applied(call: &mut Call, live: Option<&Value>, config: &Value) -> Result<Valu
                 ..ApiError::new(409, "Conflict", apply::conflict_message(&conflicts))
             }
         }
-        ApplyError::Invalid(message) => ApiError::bad_request(message),
+        ApplyError::Invalid(message) => {
+            let group = if api_version.contains('/') { "" } else { "/" };
+            let name = json::text(config, "/metadata/name");
+            let kind = &call.resource.kind;
+            let message =
+                format!("failed to create typed patch object (/{name}; {group}{api_version}, Kind={kind}): {message}");
+            ApiError::new(500, "", message)
+        }
     })
 }

@@ -182,7 +182,9 @@ pub(crate) fn revision(call: &Call) -> Result<u64, ApiError> {
         return Ok(0);
     }
     text.parse()
-        .map_err(|_| ApiError::bad_request(format!("strconv.ParseUint: parsing {text:?}: invalid syntax")))
+        .map_err(|_| ApiError::bad_request(format!(
+            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        )))
 }
 
 fn list_options_error(error: FieldError) -> ApiError {
@@ -223,7 +225,7 @@ pub(crate) fn check_match(call: &Call, watch: bool) -> Result<(), ApiError> {
             "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
         )),
         "Exact" | "NotOlderThan" => None,
-        other => Some(FieldError::not_supported(field, other, &["", "Exact", "NotOlderThan"])),
+        other => Some(FieldError::not_supported(field, other, &["Exact", "NotOlderThan", ""])),
     };
     error.map_or(Ok(()), |error| Err(list_options_error(error)))
 }
@@ -241,7 +243,13 @@ impl Continue {
         let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
             .decode(text.trim_end_matches('='))
             .map_err(|error| wrong(error.to_string()))?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| match bytes.first() {
+            Some(byte) => wrong(format!(
+                "invalid character '{}' looking for beginning of value",
+                char::from(*byte)
+            )),
+            None => wrong(error.to_string()),
+        })?;
         let start = json::text(&value, "/start");
         let revision = value.get("rv").and_then(Value::as_u64);
         match (start.split_once('/'), revision) {

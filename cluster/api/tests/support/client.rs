@@ -59,11 +59,23 @@ impl Client {
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, media_type: &str, body: impl Into<Bytes>) -> Answer {
+        self.request(method, path, media_type, "application/json", body).await
+    }
+
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        media_type: &str,
+        accept: &str,
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("content-type", media_type)
             .header("user-agent", "golden/1")
+            .header("accept", accept)
             .body(Full::new(body.into()))
             .unwrap();
         let response = self.service.clone().oneshot(request).await.unwrap();
