@@ -114,6 +114,26 @@ fn kind(word: &str) -> Kind {
     }
 }
 
+/// Whether JSON leaves a field of a message out when it is empty, as its Go type declares; `None` for what is not known here.
+/// `definition` is a name of the published schemas, such as `io.k8s.api.core.v1.Pod`.
+pub(crate) fn leaves_out_empty(definition: &str, field: &str) -> Option<bool> {
+    let mut parts = definition.rsplit('.');
+    let (kind, version, package) = (parts.next()?, parts.next()?, parts.next()?);
+    let found = declared(&format!("{package}/{version}.{kind}"), field)?;
+    Some(found.is('o') && !found.is('p'))
+}
+
+/// A field of a message or of one that it has inline.
+fn declared(message: &str, field: &str) -> Option<&'static Field> {
+    let fields = MESSAGES.get(message)?;
+    fields.iter().find(|own| &*own.name == field).or_else(|| {
+        fields.iter().filter(|own| own.is('i')).find_map(|own| match &own.kind {
+            Kind::Message(inner) => declared(inner, field),
+            _ => None,
+        })
+    })
+}
+
 impl Field {
     fn is(&self, flag: char) -> bool {
         self.flags.contains(flag)

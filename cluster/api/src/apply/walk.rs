@@ -3,6 +3,7 @@
 use super::set::{Element, FieldSet};
 use crate::schema::{Kind, ListType, Schema, go_print, go_syntax};
 use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 /// What differs between two objects.
@@ -159,35 +160,30 @@ fn compare_maps(schema: &Schema, old: &Map<String, Value>, new: &Map<String, Val
 }
 
 fn compare_lists(schema: &Schema, old: &[Value], new: &[Value], result: &mut Comparison) {
-    let mut seen: Vec<Element> = Vec::new();
-    for item in old.iter().chain(new) {
-        let element = item_element(schema, item);
-        if seen.contains(&element) {
-            continue;
-        }
-        seen.push(element.clone());
-        let find = |list: &'_ [Value]| -> Vec<usize> {
-            (0..list.len())
-                .filter(|at| list.get(*at).is_some_and(|item| item_element(schema, item) == element))
-                .collect()
-        };
-        let (in_old, in_new) = (find(old), find(new));
-        if in_old.len() > 1 || in_new.len() > 1 {
-            // Items that are there twice have one owner.
-            let values = |list: &[Value], at: &[usize]| -> Vec<Value> {
-                at.iter().filter_map(|at| list.get(*at).cloned()).collect()
-            };
-            match (in_old.is_empty(), in_new.is_empty()) {
-                (true, _) => result.added.insert(element),
-                (_, true) => result.removed.insert(element),
-                _ if values(old, &in_old) != values(new, &in_new) => result.modified.insert(element),
-                _ => {}
+    let mut items: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
+    for item in old {
+        items.entry(item_element(schema, item)).or_default().0.push(item);
+    }
+    for item in new {
+        items.entry(item_element(schema, item)).or_default().1.push(item);
+    }
+    for (element, (old, new)) in items {
+        match (old.as_slice(), new.as_slice()) {
+            ([] | [_], [] | [_]) => {
+                compare_at(
+                    schema.items(),
+                    element,
+                    old.first().copied(),
+                    new.first().copied(),
+                    result,
+                );
             }
-            continue;
+            // Items that are there twice have one owner.
+            ([], _) => result.added.insert(element),
+            (_, []) => result.removed.insert(element),
+            (old, new) if old != new => result.modified.insert(element),
+            _ => {}
         }
-        let at = |list: &'_ [Value], found: &[usize]| found.first().and_then(|at| list.get(*at)).cloned();
-        let (before, after) = (at(old, &in_old), at(new, &in_new));
-        compare_at(schema.items(), element, before.as_ref(), after.as_ref(), result);
     }
 }
 
@@ -215,16 +211,20 @@ pub(super) fn merge(schema: &Schema, live: &Value, config: &Value) -> Value {
 fn merge_lists(schema: &Schema, old: &[Value], new: &[Value]) -> Vec<Value> {
     let left: Vec<Element> = old.iter().map(|item| item_element(schema, item)).collect();
     let right: Vec<Element> = new.iter().map(|item| item_element(schema, item)).collect();
-    let mut shared = right.iter().filter(|element| left.contains(element));
+    let places: BTreeMap<&Element, usize> = left
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(at, element)| (element, at))
+        .collect();
+    let wanted: BTreeSet<&Element> = right.iter().collect();
+    let mut shared = right.iter().filter(|element| places.contains_key(element));
     let mut next_shared = shared.next();
-    let mut merged: Vec<&Element> = Vec::new();
+    let mut merged: BTreeSet<&Element> = BTreeSet::new();
     let mut out = Vec::new();
     let (mut l, mut r) = (0, 0);
     let both = |element: &Element, item: &Value| {
-        let before = left
-            .iter()
-            .position(|other| other == element)
-            .and_then(|at| old.get(at));
+        let before = places.get(element).and_then(|at| old.get(*at));
         before.map_or_else(|| item.clone(), |before| merge(schema.items(), before, item))
     };
     loop {
@@ -232,31 +232,31 @@ fn merge_lists(schema: &Schema, old: &[Value], new: &[Value]) -> Vec<Value> {
             (None, None) => return out,
             (Some(a), Some(b)) if a == b => {
                 out.extend(new.get(r).map(|item| both(b, item)));
-                merged.push(b);
+                merged.insert(b);
                 (l, r) = (l + 1, r + 1);
                 next_shared = shared.next();
                 continue;
             }
             // An item of both, but not the one that comes next.
-            (Some(a), Some(_)) if right.contains(a) && next_shared.is_some_and(|next| next != a) => {
+            (Some(a), Some(_)) if wanted.contains(a) && next_shared.is_some_and(|next| next != a) => {
                 l += 1;
                 continue;
             }
             _ => {}
         }
         if let Some(a) = left.get(l) {
-            if !right.contains(a) {
+            if !wanted.contains(a) {
                 out.extend(old.get(l).cloned());
                 l += 1;
                 continue;
             }
-            if merged.contains(&a) {
+            if merged.contains(a) {
                 l += 1;
             }
         }
         if let (Some(b), Some(item)) = (right.get(r), new.get(r)) {
             out.push(both(b, item));
-            merged.push(b);
+            merged.insert(b);
             r += 1;
             if next_shared == Some(b) {
                 next_shared = shared.next();
@@ -352,7 +352,7 @@ fn check_at(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<String>
 }
 
 fn check_items(schema: &Schema, items: &[Value], path: &str, errors: &mut Vec<String>) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, item) in items.iter().enumerate() {
         let mut step = format!("[{index}]");
         if *schema.list_type() != ListType::Atomic {
@@ -374,10 +374,9 @@ fn check_items(schema: &Schema, items: &[Value], path: &str, errors: &mut Vec<St
             }
             let element = item_element(schema, item);
             step = element.to_string();
-            if seen.contains(&element) {
+            if !seen.insert(element) {
                 errors.push(format!("{path}: duplicate entries for key {step}"));
             }
-            seen.push(element);
         }
         check_at(schema.items(), item, &format!("{path}{step}"), errors);
     }

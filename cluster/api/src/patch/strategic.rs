@@ -203,8 +203,8 @@ fn sort(merged: Vec<Value>, order: &[Value], old: &[Value], key: &str) -> Vec<Va
     let index = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item, key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
         merged.into_iter().partition(|item| index(order, item).is_some());
-    named.sort_by_key(|item| index(order, item));
-    others.sort_by_key(|item| index(old, item));
+    named.sort_by_cached_key(|item| index(order, item));
+    others.sort_by_cached_key(|item| index(old, item));
     let mut sorted = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     loop {

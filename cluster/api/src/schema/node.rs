@@ -62,6 +62,8 @@ pub(crate) struct Node {
 pub(crate) struct Child {
     target: Target,
     default: Option<Box<Value>>,
+    /// The server's type leaves the field out when it is empty.
+    pub(crate) fleeting: bool,
 }
 
 #[derive(Debug)]
@@ -75,8 +77,8 @@ enum Target {
 pub(crate) struct Field<'a> {
     pub(crate) schema: &'a Schema,
     pub(crate) default: Option<&'a Value>,
-    /// Whether the server always writes the field out.
-    pub(crate) required: bool,
+    /// Whether the server's type leaves the field out when it is empty.
+    pub(crate) fleeting: bool,
 }
 
 impl Child {
@@ -95,6 +97,7 @@ impl Child {
         Self {
             target: Target::Own(Schema(Arc::new(node))),
             default: None,
+            fleeting: false,
         }
     }
 }
@@ -102,27 +105,24 @@ impl Child {
 impl Node {
     pub(crate) fn field(&self, name: &str) -> Option<Field<'_>> {
         if let Some(child) = self.property(name) {
-            let required = self.required.iter().any(|key| &**key == name);
-            let default = child.default();
             return Some(Field {
                 schema: child.schema(),
-                default,
-                required,
+                default: child.default(),
+                fleeting: child.fleeting,
             });
         }
         if let Some(child) = &self.additional {
-            let default = child.default();
             return Some(Field {
                 schema: child.schema(),
-                default,
-                required: true,
+                default: child.default(),
+                fleeting: false,
             });
         }
         let keeps = self.preserve || self.kind == Kind::Any;
         keeps.then(|| Field {
             schema: Schema::any(),
             default: None,
-            required: true,
+            fleeting: false,
         })
     }
 
@@ -146,11 +146,20 @@ pub(super) fn builtin(name: Option<&str>, raw: &Value, definitions: &Definitions
         Child {
             target,
             default: raw.get("default").cloned().map(Box::new),
+            fleeting: false,
         }
     };
     let mut node = common(raw, child);
     node.name = name.map(Into::into);
     node.builtin = true;
+    for (field, child) in &mut node.properties {
+        let declared = name.and_then(|name| crate::protobuf::leaves_out_empty(name, field));
+        // Of types whose declarations are not known, texts and collections that are not required.
+        child.fleeting = declared.unwrap_or_else(|| {
+            let is_scalar = matches!(child.schema().kind(), Kind::Integer | Kind::Number | Kind::Boolean);
+            !is_scalar && !node.required.contains(field) && !matches!(&**field, "path" | "url")
+        });
+    }
     if raw.get("oneOf").is_some() && node.kind == Kind::Any {
         node.kind = Kind::Quantity;
     }
@@ -177,6 +186,7 @@ pub(super) fn custom(raw: &Value) -> Node {
     let mut node = common(raw, |raw| Child {
         target: Target::Own(Schema(Arc::new(custom(raw)))),
         default: raw.get("default").cloned().map(Box::new),
+        fleeting: false,
     });
     node.checks = Checks::read(raw);
     if node.embedded {
@@ -215,6 +225,7 @@ fn add_resource_fields(node: &mut Node) {
     let metadata = Child {
         target: Target::Own(object_meta().clone()),
         default: None,
+        fleeting: false,
     };
     properties.push(("metadata".into(), metadata));
     properties.sort_by(|a, b| a.0.cmp(&b.0));

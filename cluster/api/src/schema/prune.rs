@@ -23,7 +23,7 @@ fn walk(schema: &Schema, value: &mut Value, path: &str, unknown: &mut Vec<String
                 };
                 let path = join(path, name);
                 walk(field.schema, child, &path, unknown);
-                !schema.0.builtin || schema.0.preserve || is_stored(schema, name, field, child)
+                !schema.0.builtin || schema.0.preserve || is_stored(field, child)
             });
         }
         Value::Array(items) => {
@@ -45,42 +45,17 @@ fn walk(schema: &Schema, value: &mut Value, path: &str, unknown: &mut Vec<String
     }
 }
 
-/// Optional texts that the server keeps also when they are empty, because its type tells absent from empty.
-const POINTERS: &[(&str, &str)] = &[
-    ("EndpointPort", "name"),
-    ("EndpointPort", "appProtocol"),
-    ("LeaseSpec", "holderIdentity"),
-    ("PersistentVolumeClaimSpec", "storageClassName"),
-    ("PersistentVolumeClaimSpec", "volumeAttributesClassName"),
-    ("TypedLocalObjectReference", "apiGroup"),
-    ("TypedObjectReference", "apiGroup"),
-    ("IngressSpec", "ingressClassName"),
-    ("PodSpec", "runtimeClassName"),
-    ("HostPathVolumeSource", "type"),
-    ("GRPCAction", "service"),
-    ("ServiceReference", "path"),
-    ("WebhookClientConfig", "url"),
-    ("TCPSocketAction", "host"),
-];
-
-/// Whether the server writes such a value out again: optional fields that are empty vanish in its types.
-fn is_stored(schema: &Schema, name: &str, field: super::Field<'_>, value: &Value) -> bool {
-    if value.is_null() || field.required || field.schema.kind() == Kind::Any {
-        return !value.is_null();
-    }
+/// Whether the server writes such a value out again: empty fields may vanish in its types.
+fn is_stored(field: super::Field<'_>, value: &Value) -> bool {
     match value {
+        Value::Null => false,
+        _ if !field.fleeting || field.schema.kind() == Kind::Any => true,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
         Value::Array(items) => !items.is_empty(),
+        // A struct is always written.
         Value::Object(map) => !map.is_empty() || field.schema.0.additional.is_none(),
-        Value::String(text) => {
-            let kind = schema
-                .0
-                .name
-                .as_deref()
-                .and_then(|name| name.rsplit('.').next())
-                .unwrap_or_default();
-            !text.is_empty() || POINTERS.contains(&(kind, name))
-        }
-        _ => true,
     }
 }
 

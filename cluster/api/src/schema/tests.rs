@@ -126,13 +126,16 @@ fn wrong_types_of_built_in_kinds_are_refused_in_the_decoders_words() {
 fn built_in_kinds_lose_what_their_types_do_not_store() {
     let schema = builtin("io.k8s.api.core.v1.Pod");
     let mut pod = json!({"metadata": {"name": "p", "labels": {}, "creationTimestamp": null},
-        "spec": {"containers": [{"name": "c", "args": [], "env": [{"name": "A", "value": ""}], "resources": {}}],
-            "volumes": [{"name": "v", "emptyDir": {}}], "nodeName": "", "runtimeClassName": ""}});
+        "spec": {"containers": [{"name": "c", "args": [], "env": [{"name": "A", "value": ""}], "resources": {},
+            "ports": [{"containerPort": 0, "hostPort": 0}], "tty": false}], "hostNetwork": false, "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 0, "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "secret": {"secretName": "", "optional": false}}],
+            "nodeName": "", "runtimeClassName": ""}});
     assert_eq!(schema.prune(&mut pod), Vec::<String>::new());
     assert_eq!(
         pod,
-        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "env": [{"name": "A"}], "resources": {}}],
-            "volumes": [{"name": "v", "emptyDir": {}}], "runtimeClassName": ""}})
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "env": [{"name": "A"}], "resources": {},
+            "ports": [{"containerPort": 0}]}], "enableServiceLinks": false, "terminationGracePeriodSeconds": 0,
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "secret": {"optional": false}}], "runtimeClassName": ""}})
     );
 }
 
