@@ -153,6 +153,7 @@ fn merge_in(
     let entry = Entry::new(Operation::Apply, writer);
     let merged = walk::merge(schema, live, config);
     let last = managers.set(&entry).cloned();
+    let since = managers.time(&entry).to_owned();
     managers.insert(entry.clone(), walk::field_set(schema, config), writer.now);
     let object = match last.filter(|set| !set.is_empty()) {
         Some(last) => prune(schema, &merged, managers, &last),
@@ -165,6 +166,10 @@ fn merge_in(
         return Err(conflicts);
     }
     managers.take_away(&changed.union(&comparison.removed), &entry);
+    if object == *live {
+        // Who changes nothing has not written.
+        managers.set_time(&entry, since);
+    }
     Ok(object)
 }
 

@@ -123,6 +123,18 @@ impl Managers {
             .map(|(_, set, _)| set)
     }
 
+    /// When a manager last wrote; empty where that is not known.
+    pub(super) fn time(&self, entry: &Entry) -> &str {
+        let own = self.entries.iter().find(|(own, ..)| own.is_same(entry));
+        own.map_or("", |(_, _, time)| time)
+    }
+
+    pub(super) fn set_time(&mut self, entry: &Entry, to: String) {
+        if let Some((_, _, time)) = self.entries.iter_mut().find(|(own, ..)| own.is_same(entry)) {
+            *time = to;
+        }
+    }
+
     /// Sets what a manager owns, as of now.
     pub(super) fn insert(&mut self, entry: Entry, set: FieldSet, now: &str) {
         self.entries.retain(|(own, ..)| !own.is_same(&entry));
