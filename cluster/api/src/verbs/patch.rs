@@ -125,12 +125,12 @@ async fn apply(call: &mut Call, body: &[u8]) -> Result<Response<Body>, ApiError>
     check_configuration(call, &config)?;
     own_part(call, &mut config);
     json::default(json::object(&mut config, "metadata"), "name", call.info.name.clone());
-    if call.resource.namespaced {
-        let namespace = call.info.namespace.clone();
-        json::default(json::object(&mut config, "metadata"), "namespace", namespace);
-    }
     let status = if call.info.subresource.is_empty() && super::read::find(call).is_err() {
-        let new = applied(call, None, &config)?;
+        let mut new = applied(call, None, &config)?;
+        if call.resource.namespaced {
+            let namespace = call.info.namespace.clone();
+            json::default(json::object(&mut new, "metadata"), "namespace", namespace);
+        }
         match object::create(call, new, true).await {
             Ok(value) => return Ok(respond_object(call, 201, &value)),
             // Someone else was faster: it is an update then.
@@ -212,10 +212,15 @@ fn applied(call: &mut Call, live: Option<&Value>, config: &Value) -> Result<Valu
         ApplyError::Invalid(message) => {
             let group = if api_version.contains('/') { "" } else { "/" };
             let name = json::text(config, "/metadata/name");
+            let namespace = json::text(config, "/metadata/namespace");
             let kind = &call.resource.kind;
-            let message =
-                format!("failed to create typed patch object (/{name}; {group}{api_version}, Kind={kind}): {message}");
-            ApiError::new(500, "", message)
+            ApiError::new(
+                500,
+                "",
+                format!(
+                    "failed to create typed patch object ({namespace}/{name}; {group}{api_version}, Kind={kind}): {message}"
+                ),
+            )
         }
     })
 }
