@@ -28,6 +28,14 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The cluster of a kubeconfig.
+    pub(crate) fn of_file(kubeconfig: PathBuf) -> Self {
+        Self {
+            kubeconfig: Some(kubeconfig),
+            context: None,
+        }
+    }
+
     /// A client of the cluster, which may not answer just now.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
         self.config().await.and_then(client)

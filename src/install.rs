@@ -6,7 +6,7 @@ mod gateway;
 pub(crate) mod manifests;
 mod mesh;
 pub(crate) mod progress;
-mod sample;
+pub(crate) mod sample;
 pub(crate) mod wait;
 
 use crate::connect::{self, refused};
@@ -78,6 +78,45 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(progress.end(outcome))
 }
 
+impl Args {
+    /// What `mizzen up` installs.
+    pub(crate) fn for_machine(profile: Vec<String>, sample: Option<String>, registry: &str, tag: &str) -> Self {
+        Self {
+            profile,
+            sample,
+            registry: registry.to_owned(),
+            tag: tag.to_owned(),
+            namespace: "istio-system".to_owned(),
+            name: "basic".to_owned(),
+            dry_run: false,
+            timeout: Duration::from_secs(120),
+            output: Output::Text,
+            cluster: connect::Options::default(),
+        }
+    }
+}
+
+/// Installs into a cluster that answers, whose gateway is reached at a known address.
+pub(crate) async fn into(
+    client: kube::Client,
+    args: &Args,
+    gateway: Option<&str>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let images = Images {
+        registry: args.registry.clone(),
+        tag: args.tag.clone(),
+    };
+    check(args, &images)?;
+    let installation = Installation {
+        args,
+        images: &images,
+        cluster: Cluster::of(client),
+        progress,
+    };
+    installation.all(gateway).await
+}
+
 fn print_objects(args: &Args, images: &Images) -> anyhow::Result<()> {
     let mut objects = manifests::crds()?;
     objects.extend(manifests::operator(images)?);
@@ -144,19 +183,24 @@ impl<'a> Installation<'a> {
         check(args, images)?;
         progress.start("cluster");
         let cluster = Cluster::connect(&args.cluster).await?;
-        let mut installation = Self {
+        let installation = Self {
             args,
             images,
             cluster,
             progress,
         };
-        installation.crds().await?;
-        installation.operator().await?;
-        installation.mesh().await?;
-        if let Some(name) = &args.sample {
-            sample::install(&mut installation, name).await?;
+        installation.all(None).await
+    }
+
+    /// All steps, in a cluster that answers. Whoever knows where the gateway is reached says so.
+    async fn all(mut self, gateway: Option<&str>) -> Result<(), Failure> {
+        self.crds().await?;
+        self.operator().await?;
+        self.mesh().await?;
+        if let Some(name) = &self.args.sample {
+            sample::install(&mut self, name).await?;
         }
-        installation.gateway().await
+        self.gateway(gateway).await
     }
 
     fn deadline(&self) -> Instant {

@@ -4,12 +4,16 @@
 mod completion;
 mod connect;
 mod discovery;
+mod down;
 mod failure;
 mod inject;
 mod install;
 mod operator;
 mod output;
+mod proxy;
+mod status;
 mod uninstall;
+mod up;
 mod version;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +31,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Examples:
+  mizzen up                                          a mesh on this machine, with no cluster
   mizzen install --profile demo --sample tutorial    a mesh and something to try it with
   kubectl get smcp -n istio-system                   how it is
   mizzen inject -f deployment.yaml                   what injection makes of a manifest
@@ -41,6 +46,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a mesh on this machine, with no cluster.
+    Up(up::Args),
+    /// Stop what up runs.
+    Down(down::Args),
+    /// Tell how what up runs is.
+    Status(status::Args),
     /// Install the operator and a mesh, and wait until they work.
     Install(install::Args),
     /// Remove what install made.
@@ -58,21 +69,61 @@ enum Command {
     Completion(completion::Args),
     /// Print the version.
     Version(version::Args),
+    /// The sidecar, as an image of `up`.
+    #[command(hide = true)]
+    Sidecar {
+        #[command(subcommand)]
+        command: proxy::Sidecar,
+    },
+    /// The sample, as an image of `up`.
+    #[command(hide = true)]
+    Sample {
+        #[command(subcommand)]
+        command: proxy::Sample,
+    },
+    /// The inner process of `up`.
+    #[command(hide = true)]
+    Machine { told: String },
+    /// What starts a container's program.
+    #[command(hide = true)]
+    Container { told: Vec<String> },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let server = matches!(cli.command, Command::Discovery(_))
-        || matches!(&cli.command, Command::Operator(args) if args.serves());
+    // These have no runtime, or one of their own, and log in their own way.
+    let alone = match cli.command {
+        Command::Container { told } => return mizzen_node::helper_main(&told),
+        Command::Sidecar { command } => proxy::sidecar(command),
+        Command::Sample { command } => proxy::sample(command),
+        Command::Up(args) => up::run(&args),
+        Command::Down(args) => down::run(&args),
+        Command::Machine { told } => provide_tls().and_then(|()| up::machine::run(&told)),
+        other => return serve(other),
+    };
+    alone.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Before anything speaks TLS: with no default, the first use would have to choose, and a library might.
+fn provide_tls() -> anyhow::Result<()> {
+    let provided = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    provided.map_err(|_| anyhow::anyhow!("another TLS provider was installed first"))
+}
+
+fn serve(command: Command) -> ExitCode {
+    let server =
+        matches!(command, Command::Discovery(_)) || matches!(&command, Command::Operator(args) if args.serves());
     // What goes wrong between a command and the cluster the command says itself, once.
     start_logging(if server {
         "info"
     } else {
         "warn,kube_client=off,rustls_platform_verifier=off"
     });
-    // Before anything speaks TLS: with no default, the first use would have to choose, and a library might.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        eprintln!("error: another TLS provider was installed first");
+    if let Err(error) = provide_tls() {
+        eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -82,7 +133,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli.command)) {
+    match runtime.block_on(run(command)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -100,6 +151,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Discovery(args) => discovery::run(*args).await?,
         Command::Completion(args) => completion::run(&args)?,
         Command::Version(args) => version::run(&args)?,
+        Command::Status(args) => return status::run(args).await,
+        // Done before there was a runtime.
+        Command::Up(_) | Command::Down(_) | Command::Sidecar { .. } | Command::Sample { .. } => {}
+        Command::Machine { .. } | Command::Container { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -118,6 +173,15 @@ fn start_logging(default: &str) {
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         logs.with(lines.with_ansi(terminal)).init();
     }
+}
+
+/// Logs go to a file.
+fn start_logging_to(default: &str, file: std::fs::File) {
+    let filter: Targets = default.parse().unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::sync::Mutex::new(file))
+        .with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(lines).init();
 }
 
 #[cfg(test)]

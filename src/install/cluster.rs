@@ -32,6 +32,13 @@ impl Cluster {
         }
     }
 
+    /// Whether objects of this kind are in namespaces. A kind that is not there yet is taken to be.
+    pub(crate) async fn is_namespaced(&mut self, object: &Value) -> Result<bool, Failure> {
+        let found = self.api(object).await;
+        found.map_err(|error| refused(&format!("the kind of {} cannot be looked up", describe(object)), &error))?;
+        Ok(self.kinds.get(&kind(object)).is_none_or(|(_, namespaced)| *namespaced))
+    }
+
     /// How the cluster names a kind; None if it does not have it.
     pub(crate) async fn api(&mut self, object: &Value) -> Result<Option<Api<DynamicObject>>, kube::Error> {
         let text = |path: &str| {
@@ -41,7 +48,7 @@ impl Cluster {
                 .unwrap_or_default()
                 .to_owned()
         };
-        let key = (text("/apiVersion"), text("/kind"));
+        let key = kind(object);
         if !self.kinds.contains_key(&key) {
             let (group, version) = key.0.split_once('/').unwrap_or(("", &key.0));
             match oneshot::pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, &key.1)).await {
@@ -125,6 +132,17 @@ impl Cluster {
             Err(error) => Err(refused(&what(), &error)),
         }
     }
+}
+
+fn kind(object: &Value) -> (String, String) {
+    let text = |path: &str| {
+        object
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    (text("/apiVersion"), text("/kind"))
 }
 
 /// `Kind namespace/name`.

@@ -8,8 +8,8 @@ use kube::Api;
 use kube::api::ListParams;
 
 impl Installation<'_> {
-    /// Tells the address of the ingress gateway, if there is one.
-    pub(super) async fn gateway(&mut self) -> Result<(), Failure> {
+    /// Tells the address of the ingress gateway, if there is one; `known` where the caller has it.
+    pub(super) async fn gateway(&mut self, known: Option<&str>) -> Result<(), Failure> {
         self.progress.start("gateway");
         let client = self.cluster.client.clone();
         let services: Api<Service> = Api::namespaced(client.clone(), &self.args.namespace);
@@ -17,6 +17,10 @@ impl Installation<'_> {
         let Some(service) = found.map_err(|error| refused("the gateway cannot be read", &error))? else {
             return Ok(());
         };
+        if let Some(address) = known {
+            self.progress.done(address, "");
+            return Ok(());
+        }
         let balanced = service
             .status
             .as_ref()

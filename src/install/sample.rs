@@ -1,12 +1,13 @@
 //! The sample: its namespace joins the mesh, then its applications are made and waited for.
 
 use super::cluster::describe;
+use super::progress::Progress;
 use super::{Installation, built_in, manifests, wait};
 use crate::connect::refused;
 use crate::failure::Failure;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use mizzen_crds::maistra::{SINGLETON_NAME, ServiceMeshMemberRoll};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -20,11 +21,19 @@ pub(super) async fn install(installation: &mut Installation<'_>, name: &str) -> 
     let sample = built_in(manifests::sample(name, &mesh_namespace, installation.images))?;
     for mut object in sample.place {
         if manifests::text(&object, "/kind") == "ServiceMeshMemberRoll" {
-            keep_members(installation, &mut object).await?;
+            keep_members(&installation.cluster.client, &mut object).await?;
         }
         installation.cluster.apply(&object, deadline).await?;
     }
-    joined(installation, sample.namespace, deadline).await?;
+    let client = installation.cluster.client.clone();
+    joined(
+        &client,
+        &mesh_namespace,
+        sample.namespace,
+        deadline,
+        installation.progress,
+    )
+    .await?;
     for object in &sample.objects {
         installation.progress.spin(&describe(object));
         installation.cluster.apply(object, deadline).await?;
@@ -35,7 +44,6 @@ pub(super) async fn install(installation: &mut Installation<'_>, name: &str) -> 
         .filter(|object| manifests::text(object, "/kind") == "Deployment")
         .map(|object| manifests::text(object, "/metadata/name"))
         .collect();
-    let client = installation.cluster.client.clone();
     for name in &deployments {
         wait::deployment(&client, sample.namespace, name, deadline, installation.progress).await?;
     }
@@ -47,9 +55,9 @@ pub(super) async fn install(installation: &mut Installation<'_>, name: &str) -> 
 }
 
 /// The roll is one list: members that it has already stay in it.
-async fn keep_members(installation: &Installation<'_>, roll: &mut Value) -> Result<(), Failure> {
+pub(crate) async fn keep_members(client: &Client, roll: &mut Value) -> Result<(), Failure> {
     let namespace = manifests::text(roll, "/metadata/namespace");
-    let api: Api<ServiceMeshMemberRoll> = Api::namespaced(installation.cluster.client.clone(), namespace);
+    let api: Api<ServiceMeshMemberRoll> = Api::namespaced(client.clone(), namespace);
     let found = api
         .get_opt(SINGLETON_NAME)
         .await
@@ -78,20 +86,25 @@ async fn keep_members(installation: &Installation<'_>, roll: &mut Value) -> Resu
 }
 
 /// Waits until the namespace belongs to the mesh: pods that start earlier would have no sidecar.
-async fn joined(installation: &mut Installation<'_>, namespace: &str, deadline: Instant) -> Result<(), Failure> {
-    let api: Api<Namespace> = Api::all(installation.cluster.client.clone());
-    let mesh = installation.args.namespace.clone();
+pub(crate) async fn joined(
+    client: &Client,
+    mesh: &str,
+    namespace: &str,
+    deadline: Instant,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let api: Api<Namespace> = Api::all(client.clone());
     loop {
         let found = api
             .get(namespace)
             .await
             .map_err(|error| refused("the namespace cannot be read", &error))?;
         match found.labels().get("maistra.io/member-of") {
-            Some(of) if *of == mesh => return Ok(()),
+            Some(of) if of == mesh => return Ok(()),
             Some(of) => {
                 let why = format!("namespace {namespace} belongs to the mesh of namespace {of}");
                 return Err(Failure::new(
-                    "the sample cannot join the mesh",
+                    "the namespace cannot join the mesh",
                     why,
                     "take it out of the other mesh first",
                 ));
@@ -101,9 +114,9 @@ async fn joined(installation: &mut Installation<'_>, namespace: &str, deadline: 
         if Instant::now() > deadline {
             let why = format!("namespace {namespace} was not put into the mesh");
             let remedy = format!("see why: kubectl describe smmr -n {mesh} default");
-            return Err(Failure::new("the sample cannot join the mesh", why, remedy));
+            return Err(Failure::new("the namespace cannot join the mesh", why, remedy));
         }
-        installation.progress.note("the namespace joins the mesh");
+        progress.note("the namespace joins the mesh");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

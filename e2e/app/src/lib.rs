@@ -18,6 +18,8 @@ mod watch;
 #[derive(Subcommand)]
 pub enum Command {
     /// Serve HTTP (1.1 and 2 with prior knowledge) in the role that the flags describe
+    // `--version` is the role's, also where a program that has this one as a part gives all its commands a version.
+    #[command(disable_version_flag = true)]
     Serve(serve::Args),
     /// Send requests and print one line per answer: status, then body
     ///

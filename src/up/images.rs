@@ -1,0 +1,161 @@
+//! What images are on this machine: this program in its roles, and what the user names.
+
+use super::Args;
+use crate::failure::Failure;
+use mizzen_node::{Image, Images};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Where the manifests say that images come from; nothing is fetched.
+pub(super) const REGISTRY: &str = "localhost/mizzen";
+pub(super) const TAG: &str = "dev";
+
+/// The table, as it is told to the inner process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Table {
+    own: PathBuf,
+    envoy: Option<PathBuf>,
+    users: Vec<(String, PathBuf)>,
+}
+
+/// `NAME=PROGRAM`.
+pub(super) fn row(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, program)) if !name.is_empty() && !program.is_empty() => Ok((name.to_owned(), program.into())),
+        _ => Err("write NAME=PROGRAM, as in shop=./target/debug/shop".to_owned()),
+    }
+}
+
+/// This program.
+pub(super) fn own_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .and_then(std::fs::canonicalize)
+        .map_err(|error| {
+            let remedy = "start it again: it may have been replaced while it ran";
+            Failure::new("this program's own file is not found", error.to_string(), remedy)
+        })
+}
+
+/// All that images will be, checked.
+pub(super) fn table(args: &Args) -> Result<Table, Failure> {
+    let envoy = match &args.envoy {
+        Some(path) => Some(program("--envoy", path)?),
+        None => in_path("envoy"),
+    };
+    let mut users = Vec::new();
+    for (name, path) in &args.images {
+        users.push((name.clone(), program(&format!("--image {name}"), path)?));
+    }
+    Ok(Table {
+        own: own_program()?,
+        envoy,
+        users,
+    })
+}
+
+impl Table {
+    pub(super) fn has_envoy(&self) -> bool {
+        self.envoy.is_some()
+    }
+
+    /// The rows for the node.
+    pub(super) fn images(&self) -> Images {
+        let images = Images::default();
+        let own = |args: &[&str]| Image {
+            program: self.own.clone(),
+            args: args.iter().map(|word| (*word).to_owned()).collect(),
+            ..Image::default()
+        };
+        images.insert(format!("{REGISTRY}/mizzen"), own(&[]));
+        images.insert(format!("{REGISTRY}/mizzen-proxy"), own(&["sidecar"]));
+        images.insert(format!("{REGISTRY}/mizzen-app"), own(&["sample"]));
+        if let Some(envoy) = &self.envoy {
+            let files = BTreeMap::from([(PathBuf::from("/usr/local/bin/envoy"), envoy.clone())]);
+            images.insert(
+                format!("{REGISTRY}/mizzen-proxy-envoy"),
+                Image {
+                    files,
+                    ..own(&["sidecar"])
+                },
+            );
+        }
+        for (name, program) in &self.users {
+            images.insert(
+                name.clone(),
+                Image {
+                    program: program.clone(),
+                    ..Image::default()
+                },
+            );
+        }
+        images
+    }
+}
+
+fn program(flag: &str, path: &Path) -> Result<PathBuf, Failure> {
+    let failed = |why: String| {
+        Failure::new(
+            format!("{flag}: {} cannot be run", path.display()),
+            why,
+            "build it, or correct the path",
+        )
+    };
+    let path = std::fs::canonicalize(path).map_err(|error| failed(error.to_string()))?;
+    let data = std::fs::metadata(&path).map_err(|error| failed(error.to_string()))?;
+    if data.is_file() && data.permissions().mode() & 0o111 != 0 {
+        Ok(path)
+    } else {
+        Err(failed("it is no executable file".to_owned()))
+    }
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).find_map(|folder| program(name, &folder.join(name)).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_of_the_user_is_a_name_and_a_program() {
+        assert_eq!(
+            row("shop=./target/shop"),
+            Ok(("shop".to_owned(), "./target/shop".into()))
+        );
+        for bad in ["shop", "=x", "shop="] {
+            assert!(row(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_told_with_its_flag() {
+        for (path, why) in [
+            ("/nowhere/x", "No such file"),
+            ("/etc/passwd", "no executable"),
+            ("/etc", "no executable"),
+        ] {
+            let said = program("--image shop", Path::new(path)).unwrap_err().to_string();
+            assert!(said.contains("--image shop") && said.contains(why), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_proxy_is_this_program() {
+        let table = Table {
+            own: "/m".into(),
+            envoy: None,
+            users: vec![("shop".to_owned(), "/s".into())],
+        };
+        let images = table.images();
+        assert_eq!(
+            images.find("localhost/mizzen/mizzen-proxy:dev").unwrap().args,
+            ["sidecar"]
+        );
+        assert_eq!(images.find("shop:1").unwrap().program, PathBuf::from("/s"));
+        assert_eq!(images.find("localhost/mizzen/mizzen-proxy-envoy:dev"), None);
+    }
+}
