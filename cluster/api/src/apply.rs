@@ -194,8 +194,6 @@ fn prune(schema: &Schema, merged: &Value, managers: &Managers, last: &FieldSet) 
 pub fn track_update(schema: &Schema, live: Option<&Value>, new: &mut Value, writer: Writer<'_>) {
     let empty = Value::Object(Map::new());
     let original = live.unwrap_or(&empty);
-    let mut live_object = original.clone();
-    let live_fields = managed::take(&mut live_object);
     let new_fields = managed::take(new);
     let is_reset = new_fields.as_ref().is_some_and(managed::is_reset);
     let mut managers = match new_fields {
@@ -204,11 +202,11 @@ pub fn track_update(schema: &Schema, live: Option<&Value>, new: &mut Value, writ
         _ => Managers::default(),
     };
     if managers.is_empty() && !is_reset {
-        managers = Managers::decode(live_fields);
+        managers = Managers::decode(managed::of(original).cloned());
     }
     // An object whose fields nobody tracks stays so.
     if !managers.is_empty() || live.is_none() {
-        update(schema, &live_object, new, &mut managers, writer);
+        update(schema, original, new, &mut managers, writer);
     }
     managers.strip();
     *new = finish(original, std::mem::take(new), managers);
@@ -238,27 +236,29 @@ fn update(schema: &Schema, live: &Value, new: &Value, managers: &mut Managers, w
 /// Puts `managedFields` in; where nothing but times has changed the object is the live one.
 fn finish(live: &Value, mut object: Value, managers: Managers) -> Value {
     let fields = managers.encode();
-    let mut before = live.clone();
-    let live_fields = managed::take(&mut before);
-    let same_owners = managed::without_times(live_fields.as_ref()) == managed::without_times(Some(&fields));
-    let fields = match live_fields {
-        Some(live_fields) if same_owners && same_content(&before, &object) => live_fields,
+    let fields = match managed::of(live) {
+        Some(own) if same_content(live, &object) && managed::differ_in_times(own, &fields) => own.clone(),
         _ => fields,
     };
     managed::put(&mut object, fields);
     object
 }
 
-/// Whether two objects differ at most in the resource version.
+/// Whether two objects differ at most in the resource version and `managedFields`.
 fn same_content(a: &Value, b: &Value) -> bool {
-    let plain = |object: &Value| {
-        let mut object = object.clone();
-        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            meta.remove("resourceVersion");
-        }
-        object
+    let same = |a: &Map<String, Value>, b: &Map<String, Value>, except: &[&str]| {
+        let counts = |name: &&String| !except.contains(&name.as_str());
+        let names = a.keys().filter(counts).count() == b.keys().filter(counts).count();
+        names && a.keys().filter(counts).all(|name| a.get(name) == b.get(name))
     };
-    plain(a) == plain(b)
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let none = Map::new();
+            let [own, other] = [a, b].map(|object| object.get("metadata").and_then(Value::as_object).unwrap_or(&none));
+            same(a, b, &["metadata"]) && same(own, other, &["managedFields", "resourceVersion"])
+        }
+        _ => a == b,
+    }
 }
 
 fn last_applied(object: &Value) -> Option<Value> {

@@ -274,6 +274,17 @@ pub(super) fn is_reset(fields: &Value) -> bool {
             .all(|entry| entry.get("operation").and_then(Value::as_str).is_none_or(str::is_empty))
 }
 
+/// The `managedFields` of an object.
+pub(super) fn of(object: &Value) -> Option<&Value> {
+    object.get("metadata")?.get("managedFields")
+}
+
+/// Whether two lists say the same, but for times and order.
+pub(super) fn differ_in_times(a: &Value, b: &Value) -> bool {
+    let count = |fields: &Value| fields.as_array().map_or(0, Vec::len);
+    count(a) == count(b) && without_times(Some(a)) == without_times(Some(b))
+}
+
 /// A list to compare with another: times do not count.
 pub(super) fn without_times(fields: Option<&Value>) -> Vec<Value> {
     let list = fields.and_then(Value::as_array).cloned().unwrap_or_default();
