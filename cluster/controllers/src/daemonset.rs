@@ -233,3 +233,6 @@ fn delete(set: &Arc<DaemonSet>, pod: &Pod) -> Write {
         event("FailedDelete", "Error deleting: {}").warning(),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -304,3 +304,6 @@ fn total(sets: impl Iterator<Item = i32>) -> i32 {
 fn active(sets: &[&Arc<ReplicaSet>]) -> i32 {
     count(sets.iter().filter(|set| sizes::size(set) > 0).count())
 }
+
+#[cfg(test)]
+mod tests;

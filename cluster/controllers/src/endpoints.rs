@@ -386,3 +386,6 @@ fn mirror(world: &World, endpoints: &Endpoints, plan: &mut Plan) {
         plan,
     );
 }
+
+#[cfg(test)]
+mod tests;

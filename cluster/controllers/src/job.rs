@@ -463,7 +463,10 @@ fn print_indexes(indexes: &BTreeSet<i32>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod index_tests {
     use super::*;
 
     #[test]

@@ -42,6 +42,8 @@ mod replicaset;
 mod resources;
 mod revision;
 mod scheduler;
+#[cfg(test)]
+mod sim;
 mod statefulset;
 mod work;
 mod world;
@@ -130,7 +132,7 @@ fn wire(world: &Arc<World>, queues: &Queues) {
     let [replica_sets, services] = wake(&queues.replica_sets, &queues.services);
     let [budgets, unscheduled] = wake(&queues.budgets, &queues.unscheduled);
     let [ending, stateful_sets] = wake(&queues.ending, &queues.stateful_sets);
-    let daemon_sets = queues.daemon_sets.clone();
+    let [daemon_sets, deployments] = wake(&queues.daemon_sets, &queues.deployments);
     let known = Arc::downgrade(world);
     let mut of_pods: Vec<Handler<Pod>> = vec![Box::new(move |pod| {
         let Some(world) = known.upgrade() else { return };
@@ -153,6 +155,14 @@ fn wire(world: &Arc<World>, queues: &Queues) {
                 .list(namespace)
                 .iter()
                 .for_each(|set| daemon_sets.add(cache::key(&set.metadata)));
+        }
+        // A Recreate waits for the last pod of an old ReplicaSet, whose own status no longer counts it.
+        if let Some(set) = pods::controller(&pod.metadata).filter(|_| pod.metadata.deletion_timestamp.is_some()) {
+            let set = world.replica_sets.get(&Key::new(namespace, &set.name));
+            let owner = set.as_ref().and_then(|set| pods::controller(&set.metadata));
+            owner
+                .into_iter()
+                .for_each(|owner| deployments.add(Key::new(namespace, &owner.name)));
         }
         for service in world.services.list(namespace) {
             let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
