@@ -36,34 +36,36 @@ pub fn json(object: &Value, patch: &Value) -> Result<Value, PatchError> {
     }
     let operations: json_patch::Patch =
         serde_json::from_value(patch.clone()).map_err(|error| PatchError::Unprocessable(error.to_string()))?;
-    // The server sets what it is told to replace, also where there is nothing yet.
-    let operations = operations.0.into_iter().map(|operation| match operation {
-        PatchOperation::Replace(ReplaceOperation { path, value })
-            if path
-                .parent()
-                .is_some_and(|parent| parent.resolve(object).is_ok_and(Value::is_object)) =>
-        {
-            PatchOperation::Add(AddOperation { path, value })
-        }
-        other => other,
-    });
-    let operations: Vec<PatchOperation> = operations.collect();
     let mut patched = object.clone();
-    match json_patch::patch(&mut patched, &operations) {
-        Ok(()) => Ok(patched),
-        Err(error) => {
-            let operation = patch.get(error.operation).and_then(|op| op.get("op"));
-            let name = operation.and_then(Value::as_str).unwrap_or_default();
+    for (index, operation) in operations.0.into_iter().enumerate() {
+        // The server sets what it is told to replace, also where there is nothing yet.
+        let operation = match operation {
+            PatchOperation::Replace(ReplaceOperation { path, value })
+                if path
+                    .parent()
+                    .is_some_and(|parent| parent.resolve(&patched).is_ok_and(Value::is_object)) =>
+            {
+                PatchOperation::Add(AddOperation { path, value })
+            }
+            other => other,
+        };
+        if let Err(error) = json_patch::patch(&mut patched, &[operation]) {
+            let name = patch
+                .get(index)
+                .and_then(|op| op.get("op"))
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             let path = error.path.as_str();
-            Err(PatchError::Unprocessable(match error.kind {
+            return Err(PatchError::Unprocessable(match error.kind {
                 PatchErrorKind::TestFailed => format!("testing value {path} failed: test failed"),
                 _ if name == "add" => {
                     format!("add operation does not apply: doc is missing path: {path:?}: missing value")
                 }
                 _ => format!("{name} operation does not apply: doc is missing key: {path}: missing value"),
-            }))
+            }));
         }
     }
+    Ok(patched)
 }
 
 /// Applies an RFC 7386 merge patch.

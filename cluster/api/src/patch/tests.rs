@@ -1,3 +1,5 @@
+// N1
+
 use super::*;
 use crate::schema::tests::builtin;
 
@@ -70,6 +72,14 @@ fn fill(patched: &mut Value, expected: &Value) {
         }
         _ => {}
     }
+}
+
+#[test]
+fn a_json_patch_may_replace_what_it_has_made() {
+    let object = serde_json::json!({});
+    let patch = r#"[{"op":"add","path":"/a","value":{}},{"op":"replace","path":"/a/b","value":1}]"#;
+    let patched = json(&object, &serde_json::from_str(patch).unwrap()).unwrap();
+    assert_eq!(patched, serde_json::json!({"a": {"b": 1}}));
 }
 
 #[test]

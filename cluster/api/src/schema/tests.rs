@@ -1,3 +1,5 @@
+// N1
+
 use super::*;
 use serde_json::json;
 use std::io::Read as _;

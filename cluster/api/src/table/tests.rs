@@ -1,3 +1,5 @@
+// N1
+
 use super::*;
 
 fn recorded() -> Value {
