@@ -15,8 +15,9 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use time::OffsetDateTime;
 
 /// Where pods run: logs, exec, attach and port-forward are handed to it.
@@ -144,7 +145,7 @@ impl Api {
             })?;
         }
         let file = options.state.as_ref().map(|folder| folder.join("objects.redb"));
-        let store = Store::open(file.as_deref())?;
+        let store = open_store(file.as_deref()).await?;
         let pki = Pki::open(options.state.as_deref())?;
         let tokens = auth::Tokens::open(options.state.as_deref())?;
         let api = Self {
@@ -218,6 +219,21 @@ impl Api {
 
     pub(crate) fn now(&self) -> OffsetDateTime {
         OffsetDateTime::now_utc()
+    }
+}
+
+/// How often the state is asked for that another process still has, and how long after: one that was killed needs a moment to end.
+const OPEN_ATTEMPTS: u32 = 20;
+const OPEN_AGAIN: Duration = Duration::from_millis(50);
+
+async fn open_store(file: Option<&Path>) -> Result<Store, OpenError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match Store::open(file) {
+            Err(OpenError::InUse(_)) if attempt < OPEN_ATTEMPTS => tokio::time::sleep(OPEN_AGAIN).await,
+            other => return other,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub use disk::OpenError;
 pub use watch::{Change, Event, Expired, Watcher};
 
 use bytes::Bytes;
+use disk::Row;
 use parking_lot::RwLock;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -247,6 +248,30 @@ struct Decided {
     reply: oneshot::Sender<Result<Arc<Stored>, WriteError>>,
 }
 
+impl Decided {
+    fn row(&self) -> Row {
+        Row {
+            collection: self.collection.clone(),
+            stored: self.stored.clone(),
+            delete: self.delete,
+        }
+    }
+}
+
+/// All objects.
+fn rows_of(state: &State) -> Vec<Row> {
+    let objects = state
+        .collections
+        .iter()
+        .flat_map(|(name, all)| all.objects.values().map(move |stored| (name, stored)));
+    let rows = objects.map(|(collection, stored)| Row {
+        collection: collection.clone(),
+        stored: stored.clone(),
+        delete: false,
+    });
+    rows.collect()
+}
+
 fn write_loop(state: &RwLock<State>, mut disk: Option<disk::Disk>, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
         let mut revision = state.read().revision;
@@ -265,8 +290,9 @@ fn write_loop(state: &RwLock<State>, mut disk: Option<disk::Disk>, mut queue: mp
         if batch.is_empty() {
             continue;
         }
-        let rows = batch.iter().map(|one| (&*one.collection, &*one.stored, one.delete));
-        if let Some(Err(error)) = disk.as_mut().map(|disk| disk.commit(revision, rows)) {
+        let rows: Vec<Row> = batch.iter().map(Decided::row).collect();
+        let everything = || rows_of(&state.read());
+        if let Some(Err(error)) = disk.as_mut().map(|disk| disk.commit(revision, &rows, everything)) {
             tracing::error!(error = %error, "storage cannot write");
             for one in batch {
                 let _ = one.reply.send(Err(WriteError::Disk(error.to_string())));

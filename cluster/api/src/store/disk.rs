@@ -41,20 +41,35 @@ pub enum OpenError {
 }
 
 pub(super) struct Disk {
-    database: Database,
+    path: PathBuf,
+    /// Closed after a failed write: what is in memory of the file may differ from it then.
+    database: Option<Database>,
+}
+
+/// What is written of an object.
+pub(super) struct Row {
+    pub(super) collection: Arc<str>,
+    pub(super) stored: Arc<Stored>,
+    pub(super) delete: bool,
 }
 
 type Loaded = Vec<(Arc<str>, Stored)>;
 
+fn open_file(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE).create(path)
+}
+
 impl Disk {
     pub(super) fn open(path: &Path) -> Result<(Self, u64, Loaded), OpenError> {
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .create(path)
-            .map_err(|error| opening(path, error))?;
-        let disk = Self { database };
-        match disk.load() {
-            Ok((revision, objects)) => Ok((disk, revision, objects)),
+        let database = open_file(path).map_err(|error| opening(path, error))?;
+        match load(&database) {
+            Ok((revision, objects)) => {
+                let disk = Self {
+                    path: path.to_owned(),
+                    database: Some(database),
+                };
+                Ok((disk, revision, objects))
+            }
             Err(error) => Err(OpenError::Damaged {
                 path: path.to_owned(),
                 reason: error.to_string(),
@@ -62,60 +77,76 @@ impl Disk {
         }
     }
 
-    fn load(&self) -> Result<(u64, Loaded), redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let revision = match transaction.open_table(NUMBERS) {
-            Ok(numbers) => numbers.get("revision")?.map_or(0, |found| found.value()),
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok((0, Vec::new())),
-            Err(error) => return Err(error.into()),
-        };
-        let mut objects = Vec::new();
-        for row in transaction.open_table(OBJECTS)?.iter()? {
-            let (key, body) = row?;
-            let key = key.value();
-            let mut parts = key.split('\0');
-            let (Some(collection), Some(namespace), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
-                return Err(redb::Error::Corrupted(format!(
-                    "the key {key:?} is not one of an object"
-                )));
-            };
-            let value: Value = serde_json::from_slice(body.value())
-                .map_err(|error| redb::Error::Corrupted(format!("the object {key:?} is not JSON: {error}")))?;
-            let text = value.pointer("/metadata/resourceVersion").and_then(Value::as_str);
-            let stored = Stored {
-                key: (Arc::from(namespace), Arc::from(name)),
-                revision: text.and_then(|text| text.parse().ok()).unwrap_or_default(),
-                labels: labels(&value),
-                body: Bytes::copy_from_slice(body.value()),
-            };
-            objects.push((Arc::from(collection), stored));
-        }
-        Ok((revision, objects))
-    }
-
-    /// Writes rows and the revision, and returns when they are on the disk.
-    pub(super) fn commit<'a>(
+    /// Writes rows and the revision, and returns when they are on the disk. After a failure nobody knows what of it is there: the next
+    /// call opens the file anew and writes `everything` that was there before, too.
+    pub(super) fn commit(
         &mut self,
         revision: u64,
-        rows: impl Iterator<Item = (&'a str, &'a Stored, bool)>,
+        rows: &[Row],
+        everything: impl FnOnce() -> Vec<Row>,
     ) -> Result<(), redb::Error> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        {
-            let mut objects = transaction.open_table(OBJECTS)?;
-            for (collection, stored, delete) in rows {
-                let key = format!("{collection}\0{}\0{}", stored.key.0, stored.key.1);
-                if delete {
-                    objects.remove(key.as_str())?;
-                } else {
-                    objects.insert(key.as_str(), &*stored.body)?;
-                }
-            }
-            transaction.open_table(NUMBERS)?.insert("revision", revision)?;
-        }
-        transaction.commit()?;
+        let (database, before) = match self.database.take() {
+            Some(database) => (database, None),
+            None => (open_file(&self.path)?, Some(everything())),
+        };
+        write(&database, revision, before.as_deref(), rows)?;
+        self.database = Some(database);
         Ok(())
     }
+}
+
+fn load(database: &Database) -> Result<(u64, Loaded), redb::Error> {
+    let transaction = database.begin_read()?;
+    let revision = match transaction.open_table(NUMBERS) {
+        Ok(numbers) => numbers.get("revision")?.map_or(0, |found| found.value()),
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok((0, Vec::new())),
+        Err(error) => return Err(error.into()),
+    };
+    let mut objects = Vec::new();
+    for row in transaction.open_table(OBJECTS)?.iter()? {
+        let (key, body) = row?;
+        let key = key.value();
+        let mut parts = key.split('\0');
+        let (Some(collection), Some(namespace), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(redb::Error::Corrupted(format!(
+                "the key {key:?} is not one of an object"
+            )));
+        };
+        let value: Value = serde_json::from_slice(body.value())
+            .map_err(|error| redb::Error::Corrupted(format!("the object {key:?} is not JSON: {error}")))?;
+        let text = value.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+        let stored = Stored {
+            key: (Arc::from(namespace), Arc::from(name)),
+            revision: text.and_then(|text| text.parse().ok()).unwrap_or_default(),
+            labels: labels(&value),
+            body: Bytes::copy_from_slice(body.value()),
+        };
+        objects.push((Arc::from(collection), stored));
+    }
+    Ok((revision, objects))
+}
+
+fn write(database: &Database, revision: u64, before: Option<&[Row]>, rows: &[Row]) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    if before.is_some() {
+        transaction.delete_table(OBJECTS)?;
+    }
+    {
+        let mut objects = transaction.open_table(OBJECTS)?;
+        for row in before.unwrap_or_default().iter().chain(rows) {
+            let (namespace, name) = &row.stored.key;
+            let key = format!("{}\0{namespace}\0{name}", row.collection);
+            if row.delete {
+                objects.remove(key.as_str())?;
+            } else {
+                objects.insert(key.as_str(), &*row.stored.body)?;
+            }
+        }
+        transaction.open_table(NUMBERS)?.insert("revision", revision)?;
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 fn opening(path: &Path, error: redb::DatabaseError) -> OpenError {
@@ -130,5 +161,45 @@ fn opening(path: &Path, error: redb::DatabaseError) -> OpenError {
             path,
             reason: other.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn row(name: &str) -> Row {
+        let value = json!({"metadata": {"name": name, "resourceVersion": "7"}});
+        let stored = Stored {
+            key: (Arc::from(""), Arc::from(name)),
+            revision: 7,
+            labels: None,
+            body: Bytes::from(value.to_string()),
+        };
+        Row {
+            collection: Arc::from("things"),
+            stored: Arc::new(stored),
+            delete: false,
+        }
+    }
+
+    #[test]
+    fn after_a_failure_the_file_is_made_equal_to_what_was_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let (mut disk, _, _) = Disk::open(&path).unwrap();
+        disk.commit(7, &[row("acknowledged"), row("doubtful")], Vec::new)
+            .unwrap();
+        // As a failed commit leaves it.
+        disk.database = None;
+        disk.commit(8, &[row("later")], || vec![row("acknowledged")]).unwrap();
+        drop(disk);
+        let (_, revision, objects) = Disk::open(&path).unwrap();
+        let names: Vec<String> = objects.iter().map(|(_, stored)| stored.key.1.to_string()).collect();
+        assert_eq!(
+            (revision, names),
+            (8, vec!["acknowledged".to_owned(), "later".to_owned()])
+        );
     }
 }
