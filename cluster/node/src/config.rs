@@ -71,6 +71,9 @@ pub struct Image {
     pub env: BTreeMap<String, String>,
     /// The user where the pod names none; 0 if absent.
     pub user: Option<u32>,
+    /// Capabilities (`NET_RAW`) that the program keeps where the kernel maps no user into our namespace but the one who started us, so
+    /// that it cannot be given the user that its pod names. In such a namespace it has no others.
+    pub unmapped_capabilities: Vec<String>,
     /// More files: path in the container to path on this machine.
     pub files: BTreeMap<PathBuf, PathBuf>,
 }

@@ -122,7 +122,7 @@ fn become_user(user: &User) -> rustix::io::Result<()> {
     let mapped = |id: u32, map: &str| id == 0 || maps(map, id);
     let whole = mapped(user.uid, "/proc/self/uid_map") && mapped(user.gid, "/proc/self/gid_map");
     let kept = if user.uid != 0 && !whole {
-        CapabilitySet::empty()
+        CapabilitySet::from_bits_retain(user.unmapped_capabilities)
     } else {
         allowed
     };

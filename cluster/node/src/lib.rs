@@ -12,6 +12,7 @@
 //! process of every container dies with the thread that made it. (A first process that gives up root or runs a set-user-id program loses
 //! that bond; if the node itself is in a process namespace of its own, nothing can outlive it.)
 
+mod cgroups;
 mod config;
 mod dns;
 mod events;

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::cgroups;
 use crate::config::{NodeConfig, Outside};
 use crate::events::Recorder;
 use crate::exec::Running;
@@ -69,7 +70,13 @@ pub(crate) struct Node {
     pub(crate) recorder: Recorder,
     pub(crate) place: Place,
     pub(crate) registry: Registry,
-    addresses: Mutex<BTreeSet<Ipv4Addr>>,
+    addresses: Mutex<Addresses>,
+}
+
+#[derive(Default)]
+struct Addresses {
+    taken: BTreeSet<Ipv4Addr>,
+    last: Option<Ipv4Addr>,
 }
 
 /// The pods that run, by namespace and name.
@@ -89,23 +96,24 @@ pub(crate) struct Live {
 }
 
 impl Node {
+    /// The next free address: one that was given back is not given away at once, while others may still know it as somebody else's.
     pub(crate) fn allocate(&self) -> Result<Ipv4Addr, sandbox::SandboxError> {
-        let mut taken = self.addresses.lock();
+        let mut addresses = self.addresses.lock();
         let full = || sandbox::SandboxError::Full(self.config.pods);
         // The first is the bridge's.
-        let free = self
-            .config
-            .pods
-            .hosts()
-            .skip(1)
-            .find(|address| !taken.contains(address))
+        let all = || self.config.pods.hosts().skip(1);
+        let after = all().filter(|address| addresses.last.is_none_or(|last| *address > last));
+        let free = after
+            .chain(all())
+            .find(|address| !addresses.taken.contains(address))
             .ok_or_else(full)?;
-        taken.insert(free);
+        addresses.taken.insert(free);
+        addresses.last = Some(free);
         Ok(free)
     }
 
     pub(crate) fn release(&self, address: Ipv4Addr) {
-        self.addresses.lock().remove(&address);
+        self.addresses.lock().taken.remove(&address);
     }
 }
 
@@ -175,7 +183,7 @@ pub async fn start(client: Client, config: NodeConfig) -> Result<RunningNode, No
     std::fs::create_dir_all(config.state.join("pods")).map_err(io("the state folder"))?;
     sandbox::prepare(&config)?;
     if let Some(cgroup) = &config.cgroup {
-        _ = std::fs::write(cgroup.join("cgroup.subtree_control"), "+cpu +memory +pids");
+        cgroups::prepare(cgroup);
     }
     register(&client, &config).await.map_err(|source| NodeError::Register {
         name: config.name.clone(),

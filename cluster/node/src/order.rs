@@ -27,6 +27,8 @@ pub(crate) struct User {
     pub(crate) groups: Vec<u32>,
     /// Bits of `CAP_…`.
     pub(crate) capabilities: u64,
+    /// The same, where the user is not mapped into our namespace.
+    pub(crate) unmapped_capabilities: u64,
     pub(crate) no_new_privileges: bool,
 }
 

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
 
+use crate::config::Image;
 use crate::order::User;
 
 /// Capabilities by number (linux/capability.h).
@@ -68,7 +69,7 @@ const DEFAULT: [&str; 14] = [
 ];
 
 /// The rights, or why the container may not run (`CreateContainerConfigError`).
-pub(crate) fn user(pod: &Pod, container: &Container, image_user: Option<u32>) -> Result<User, String> {
+pub(crate) fn user(pod: &Pod, container: &Container, image: &Image) -> Result<User, String> {
     let outer = pod
         .spec
         .as_ref()
@@ -77,7 +78,7 @@ pub(crate) fn user(pod: &Pod, container: &Container, image_user: Option<u32>) ->
     let own = container.security_context.clone().unwrap_or_default();
     let number = |id: i64| u32::try_from(id).unwrap_or(u32::MAX - 1);
     let said = own.run_as_user.or(outer.run_as_user).map(number);
-    let uid = said.or(image_user).unwrap_or(0);
+    let uid = said.or(image.user).unwrap_or(0);
     let gid = own.run_as_group.or(outer.run_as_group).map_or(0, number);
     if uid == 0 && own.run_as_non_root.or(outer.run_as_non_root) == Some(true) {
         let which = format!(
@@ -112,6 +113,7 @@ pub(crate) fn user(pod: &Pod, container: &Container, image_user: Option<u32>) ->
         gid,
         groups,
         capabilities,
+        unmapped_capabilities: bits(&image.unmapped_capabilities),
         no_new_privileges: own.allow_privilege_escalation == Some(false) && !privileged,
     })
 }
@@ -138,7 +140,11 @@ mod tests {
     fn of(outer: serde_json::Value, own: serde_json::Value) -> Result<User, String> {
         let pod = pod(outer, own);
         let container = pod.spec.clone().unwrap_or_default().containers[0].clone();
-        user(&pod, &container, None)
+        let image = Image {
+            unmapped_capabilities: vec!["NET_RAW".into()],
+            ..Image::default()
+        };
+        user(&pod, &container, &image)
     }
 
     #[test]
@@ -151,6 +157,7 @@ mod tests {
         .unwrap();
         assert_eq!((made.uid, made.gid, made.groups), (1337, 2, vec![4, 3]));
         assert_eq!((made.capabilities, made.no_new_privileges), (1 << 12, true));
+        assert_eq!(made.unmapped_capabilities, 1 << 13);
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
-use super::env::{Place, Sources, environment, expand, quantity};
+use super::env::{Place, Sources, environment, expand};
 use super::{security, volumes};
+use crate::cgroups;
 use crate::config::Image;
 use crate::exec::Running;
 use crate::launch::{Ids, Launch, launch};
@@ -113,9 +113,12 @@ impl Start<'_> {
             stdio,
             cgroup: cgroup.clone(),
         };
-        let process = launch(&node.config, launched)
-            .await
-            .map_err(|error| StartError::Run(error.to_string()))?;
+        let process = launch(&node.config, launched).await.map_err(|error| {
+            if let Some(cgroup) = &cgroup {
+                cgroups::remove(cgroup.clone());
+            }
+            StartError::Run(error.to_string())
+        })?;
         let unique = format!(
             "{}/{}/{attempt}/{}",
             pod.uid().unwrap_or_default(),
@@ -150,7 +153,7 @@ impl Start<'_> {
             image,
             ..
         } = self;
-        let user = security::user(pod, container, image.user).map_err(StartError::Config)?;
+        let user = security::user(pod, container, image).map_err(StartError::Config)?;
         let services = node.stores.services();
         let mut env =
             environment(pod, container, &image.env, self.sources, &services, self.place).map_err(StartError::Config)?;
@@ -283,31 +286,7 @@ impl Start<'_> {
     fn cgroup(&self) -> Option<PathBuf> {
         let parent = self.node.config.cgroup.as_ref()?;
         let name = format!("{}-{}-{}", self.pod.uid()?, self.container.name, self.attempt);
-        let folder = parent.join(name);
-        std::fs::create_dir_all(&folder).ok()?;
-        let resources = self.container.resources.clone().unwrap_or_default();
-        let limits = resources.limits.unwrap_or_default();
-        let of = |map: &BTreeMap<String, Quantity>, name: &str| map.get(name).map(quantity);
-        let set = |file: &str, value: Option<String>| {
-            if let Some(value) = value
-                && let Err(error) = std::fs::write(folder.join(file), value)
-            {
-                tracing::debug!(file, %error, "limit not set");
-            }
-        };
-        set("memory.max", of(&limits, "memory").map(|bytes| format!("{bytes:.0}")));
-        set(
-            "cpu.max",
-            of(&limits, "cpu").map(|cores| format!("{:.0} 100000", (cores * 1e5).max(1000.0))),
-        );
-        let requests = resources.requests.unwrap_or_default();
-        // As kubelet: shares of 1024 for a core, of which 2 to 262144 become weights of 1 to 10000.
-        let weight = |cores: f64| 1.0 + (((cores * 1024.0).clamp(2.0, 262_144.0) - 2.0) * 9999.0) / 262_142.0;
-        set(
-            "cpu.weight",
-            of(&requests, "cpu").map(|cores| format!("{:.0}", weight(cores))),
-        );
-        Some(folder)
+        cgroups::create(parent.join(name), &self.container.resources.clone().unwrap_or_default())
     }
 }
 

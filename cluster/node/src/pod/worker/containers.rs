@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 use tokio::task::JoinSet;
 
 use super::Worker;
+use crate::cgroups;
 use crate::exec::Running;
 use crate::launch::Exit;
 use crate::logs;
@@ -225,15 +226,9 @@ impl Worker {
         }
         // What it wrote last is in its log before anybody is told that it ended.
         _ = tokio::time::timeout(Duration::from_secs(1), running.output.complete()).await;
-        let killed_for_memory = running.cgroup.as_ref().is_some_and(|cgroup| {
-            let events = std::fs::read_to_string(cgroup.join("memory.events")).unwrap_or_default();
-            events
-                .lines()
-                .any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
-        });
+        let killed_for_memory = running.cgroup.as_deref().is_some_and(cgroups::ran_out_of_memory);
         if let Some(cgroup) = &running.cgroup {
-            _ = std::fs::write(cgroup.join("cgroup.kill"), "1");
-            _ = std::fs::remove_dir(cgroup);
+            cgroups::remove(cgroup.clone());
         }
         let reason = match (killed_for_memory, exit.code) {
             (true, _) => "OOMKilled",
