@@ -58,6 +58,12 @@ pub enum InjectError {
         /// The container, or the pod.
         place: String,
     },
+    /// Nothing is left of it without its own `istio-proxy`.
+    #[error(
+        "container {SIDECAR} is the only one of the pod, and the name is the sidecar's: call the application's container \
+         something else, or set sidecar.istio.io/inject: \"false\""
+    )]
+    NoApplication,
     /// It has a container of the injector's own.
     #[error("container {INIT} is the injector's: choose another name, or set sidecar.istio.io/inject: \"false\"")]
     ReservedName,
@@ -87,7 +93,7 @@ impl InjectError {
             Self::Pod(_) | Self::NoSpec => "pod",
             Self::Annotation(_) => "annotation",
             Self::ReservedUser { .. } => "reserved_user",
-            Self::ReservedName => "reserved_name",
+            Self::ReservedName | Self::NoApplication => "reserved_name",
             Self::PrometheusPort { .. } => "prometheus_port",
             Self::Tproxy => "tproxy",
             Self::Overlay(_) => "overlay",
@@ -183,6 +189,9 @@ fn inject_typed(
         return Err(InjectError::Tproxy);
     }
     let own = overlay::take_own_sidecar(spec);
+    if own.is_some() && spec.containers.is_empty() {
+        return Err(InjectError::NoApplication);
+    }
     check_users(spec)?;
     if spec
         .init_containers

@@ -64,6 +64,9 @@ fn what_cannot_be_injected_says_why() {
     };
     let named = with(|pod| pod["spec"]["initContainers"] = json!([{"name": "istio-init"}]));
     assert!(matches!(named, InjectError::ReservedName));
+    // Without it the API server would only say that there are no containers.
+    let alone = with(|pod| pod["spec"]["containers"][0]["name"] = json!(SIDECAR));
+    assert!(matches!(alone, InjectError::NoApplication));
     let tproxy = with(|pod| pod["metadata"]["annotations"] = json!({"sidecar.istio.io/interceptionMode": "TPROXY"}));
     assert!(matches!(tproxy, InjectError::Tproxy));
     let no_spec = with(|pod| pod["spec"] = Value::Null);
