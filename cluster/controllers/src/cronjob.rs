@@ -170,11 +170,12 @@ fn start(start: &Start<'_>, active: &[&Arc<Job>], last: &mut Option<Time>, plan:
     } = start;
     let event = |reason, message: String| Event::new(NAME, *cron, reason, message);
     let job_name = format!("{}-{}", name(*cron), at.as_second() / 60);
-    if let Some(deadline) = spec.starting_deadline_seconds {
-        if at.checked_add(seconds(deadline)).is_ok_and(|latest| latest < *now) {
-            let message = format!("Missed scheduled time to start a job: {at}");
-            return plan.push(event("MissSchedule", message).warning());
-        }
+    let latest = spec
+        .starting_deadline_seconds
+        .and_then(|deadline| at.checked_add(seconds(deadline)).ok());
+    if latest.is_some_and(|latest| latest < *now) {
+        let message = format!("Missed scheduled time to start a job: {at}");
+        return plan.push(event("MissSchedule", message).warning());
     }
     if names.contains(job_name.as_str()) {
         *last = Some(Time(*at));

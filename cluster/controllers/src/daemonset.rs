@@ -3,18 +3,16 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::{
-    apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus},
-    core::v1::{Node, Pod, PodSpec, Toleration},
-};
-use serde_json::json;
-
 use crate::{
     nodes,
     plan::{Event, Plan, Write},
     pods::{self, claim, is_available, is_ready, name, phase, scaled, text},
     revision,
     work::Turn,
+};
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus},
+    core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration},
 };
 
 /// Who tells the events.
@@ -200,25 +198,30 @@ fn may(spec: &DaemonSetSpec, tolerations: &[Toleration], node: &Node) -> (bool, 
 
 fn create(set: &Arc<DaemonSet>, spec: &DaemonSetSpec, hash: &str, node: &str) -> Write {
     let mut pod = pods::from_template(&**set, &spec.template);
-    pod["metadata"]["generateName"] = json!(pods::generate_name(&set.metadata));
-    pod["metadata"]["labels"][REVISION] = json!(hash);
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.insert(REVISION.to_owned(), hash.to_owned());
     if let Some(generation) = Some(text(&set.metadata.annotations, GENERATION)).filter(|text| !text.is_empty()) {
-        pod["metadata"]["labels"]["pod-template-generation"] = json!(generation);
+        labels.insert("pod-template-generation".to_owned(), generation.to_owned());
     }
-    let mut affinity = spec
-        .template
-        .spec
-        .clone()
-        .unwrap_or_else(PodSpec::default)
+    let field = NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec![node.to_owned()]),
+    };
+    let term = NodeSelectorTerm {
+        match_fields: Some(vec![field]),
+        ..NodeSelectorTerm::default()
+    };
+    let pod_spec = pod.spec.get_or_insert_default();
+    let affinity = pod_spec
         .affinity
-        .unwrap_or_default();
-    let mut affinity_of_nodes = json!(affinity.node_affinity.take().unwrap_or_default());
-    affinity_of_nodes["requiredDuringSchedulingIgnoredDuringExecution"] = json!({"nodeSelectorTerms": [
-        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]},
-    ]});
-    pod["spec"]["affinity"] = json!(affinity);
-    pod["spec"]["affinity"]["nodeAffinity"] = affinity_of_nodes;
-    pod["spec"]["tolerations"] = json!(tolerations(spec));
+        .get_or_insert_default()
+        .node_affinity
+        .get_or_insert_default();
+    affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector {
+        node_selector_terms: vec![term],
+    });
+    pod_spec.tolerations = Some(tolerations(spec));
     let event = |reason, message: &str| Event::new(NAME, &**set, reason, message.to_owned());
     Write::create::<Pod>(set.metadata.namespace.as_deref().unwrap_or_default(), pod).tell(
         event("SuccessfulCreate", "Created pod: {}"),

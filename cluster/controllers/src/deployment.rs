@@ -4,14 +4,14 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use k8s_openapi::{
-    api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet},
+    api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec},
     api::core::v1::PodTemplateSpec,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    plan::{Event, Plan, Write, controller_reference},
+    plan::{Event, Plan, Write, controller_reference, put},
     pods::{self, Map, claim, count, name, text},
     queue::Key,
     work::Turn,
@@ -199,16 +199,22 @@ fn create(rollout: &Rollout<'_>, turn: &Turn<'_>, plan: &mut Plan) {
         .match_labels
         .get_or_insert_default()
         .insert(HASH.to_owned(), hash);
-    let mut body = json!({
-        "metadata": {
-            "name": set_name, "labels": labels, "annotations": annotations,
-            "ownerReferences": [controller_reference(deployment)],
+    let body = ReplicaSet {
+        metadata: ObjectMeta {
+            name: Some(set_name.clone()),
+            labels: Some(labels.clone()),
+            annotations: Some(annotations),
+            owner_references: Some(vec![controller_reference(deployment)]),
+            ..ObjectMeta::default()
         },
-        "spec": {"replicas": size, "selector": selector, "template": template},
-    });
-    if let Some(seconds) = spec.min_ready_seconds {
-        body["spec"]["minReadySeconds"] = json!(seconds);
-    }
+        spec: Some(ReplicaSetSpec {
+            replicas: Some(size),
+            min_ready_seconds: spec.min_ready_seconds,
+            selector,
+            template: Some(template),
+        }),
+        status: None,
+    };
     let done = rollout.event(
         "ScalingReplicaSet",
         format!("Scaled up replica set {set_name} from 0 to {size}"),
@@ -242,15 +248,16 @@ fn sync_revision(rollout: &Rollout<'_>, new: &ReplicaSet, plan: &mut Plan) {
         }
         change.insert(REVISION.to_owned(), next.to_string().into());
     }
-    let min_ready = rollout.spec.min_ready_seconds;
-    let same_min_ready = new
+    let seconds = rollout.spec.min_ready_seconds.unwrap_or_default();
+    let theirs = new
         .spec
         .as_ref()
-        .is_some_and(|spec| spec.min_ready_seconds == min_ready);
-    if !change.is_empty() || !same_min_ready {
+        .and_then(|spec| spec.min_ready_seconds)
+        .unwrap_or_default();
+    if !change.is_empty() || theirs != seconds {
         let mut patch = json!({"metadata": {"annotations": change}});
-        if !same_min_ready {
-            patch["spec"] = json!({"minReadySeconds": min_ready.unwrap_or_default()});
+        if theirs != seconds {
+            put(&mut patch, &["spec", "minReadySeconds"], json!(seconds));
         }
         plan.push(Write::patch(new, patch));
     }
@@ -266,7 +273,7 @@ fn resize(rollout: &Rollout<'_>, set: &ReplicaSet, size: i32, plan: &mut Plan) {
     }
     let mut patch: Value = json!({"metadata": {"annotations": {DESIRED: desired, MAX: max}}});
     if before != size {
-        patch["spec"] = json!({"replicas": size});
+        put(&mut patch, &["spec", "replicas"], json!(size));
     }
     let mut write = Write::patch(set, patch);
     if before != size {

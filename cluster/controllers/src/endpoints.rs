@@ -15,7 +15,7 @@ use k8s_openapi::{
 use serde_json::json;
 
 use crate::{
-    plan::{Kind, Plan, Write, controller_reference},
+    plan::{Kind, Plan, Write, controller_reference, put},
     pods::{self, Map, is_finished, is_ready, name, text},
     queue::Key,
     work::Turn,
@@ -247,8 +247,12 @@ fn slices<O: Kind>(world: &World, owner: &O, keeper: &str, labels: &Map, groups:
                 }
                 None => {
                     let mut body = body;
-                    body["metadata"]["generateName"] = json!(format!("{service}-"));
-                    body["metadata"]["ownerReferences"] = json!([controller_reference(owner)]);
+                    put(&mut body, &["metadata", "generateName"], json!(format!("{service}-")));
+                    put(
+                        &mut body,
+                        &["metadata", "ownerReferences"],
+                        json!([controller_reference(owner)]),
+                    );
                     plan.push(Write::create::<EndpointSlice>(&namespace, body));
                 }
             }
@@ -286,9 +290,9 @@ fn legacy(
         };
         let (ready, unready) = groups.entry(ports).or_default();
         if all || is_ready(pod) {
-            ready.push(address)
+            ready.push(address);
         } else {
-            unready.push(address)
+            unready.push(address);
         }
     }
     let some = |mut list: Vec<EndpointAddress>| {

@@ -25,6 +25,7 @@ use tokio::{
 
 use self::graph::{Decision, Ending, FOREGROUND, Graph, ORPHAN, Owner, decide};
 use crate::{
+    plan::put,
     queue::{Key, Queue},
     resources::{Resource, metadata, resources},
     work::request,
@@ -276,7 +277,7 @@ impl Collector {
 
     async fn meta(&self, path: &str) -> Result<Option<ObjectMeta>, kube::Error> {
         match metadata(&self.client, path, false).await {
-            Ok(mut object) => serde_json::from_value(object["metadata"].take())
+            Ok(object) => serde_json::from_value(object.get("metadata").cloned().unwrap_or_default())
                 .map(Some)
                 .map_err(kube::Error::SerdeError),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
@@ -285,8 +286,8 @@ impl Collector {
     }
 
     async fn patch(&self, path: &str, meta: &ObjectMeta, mut change: Value) -> Result<(), kube::Error> {
-        change["uid"] = json!(meta.uid);
-        change["resourceVersion"] = json!(meta.resource_version);
+        put(&mut change, &["uid"], json!(meta.uid));
+        put(&mut change, &["resourceVersion"], json!(meta.resource_version));
         let body = json!({"metadata": change});
         accept(request(&self.client, Method::PATCH, path, "application/merge-patch+json", &body).await)
     }

@@ -10,7 +10,7 @@ use std::{
 use k8s_openapi::{
     api::{
         batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods},
-        core::v1::Pod,
+        core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod},
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
@@ -350,25 +350,31 @@ impl Look<'_> {
 
     fn create(&self, index: Option<i32>) -> Write {
         let mut pod = pods::from_template(self.job, &self.spec.template);
-        let meta = &mut pod["metadata"];
-        meta["generateName"] = json!(pods::generate_name(&self.job.metadata));
-        meta["finalizers"] = json!([TRACKING]);
+        pod.metadata.finalizers = Some(vec![TRACKING.to_owned()]);
         if let Some(index) = index {
             let host = format!("{}-{index}", name(self.job));
-            meta["generateName"] = json!(format!("{host}-"));
-            meta["labels"][INDEX] = json!(index.to_string());
-            meta["annotations"][INDEX] = json!(index.to_string());
-            pod["spec"]["hostname"] = json!(host);
-            let source = json!({"fieldRef": {"fieldPath": format!("metadata.labels['{INDEX}']")}});
-            for list in ["containers", "initContainers"] {
-                for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
-                    let env = json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": source});
-                    match container["env"].as_array_mut() {
-                        Some(list) => list.push(env),
-                        None => container["env"] = json!([env]),
-                    }
-                }
+            pod.metadata.generate_name = Some(format!("{host}-"));
+            for map in [&mut pod.metadata.labels, &mut pod.metadata.annotations] {
+                map.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
             }
+            let spec = pod.spec.get_or_insert_default();
+            spec.hostname = Some(host);
+            let env = EnvVar {
+                name: "JOB_COMPLETION_INDEX".to_owned(),
+                value_from: Some(EnvVarSource {
+                    field_ref: Some(ObjectFieldSelector {
+                        field_path: format!("metadata.labels['{INDEX}']"),
+                        ..ObjectFieldSelector::default()
+                    }),
+                    ..EnvVarSource::default()
+                }),
+                ..EnvVar::default()
+            };
+            let all = spec
+                .containers
+                .iter_mut()
+                .chain(spec.init_containers.iter_mut().flatten());
+            all.for_each(|container| container.env.get_or_insert_default().push(env.clone()));
         }
         let event = |reason, message: &str| Event::new(NAME, self.job, reason, message.to_owned());
         Write::create::<Pod>(self.job.metadata.namespace.as_deref().unwrap_or_default(), pod).tell(

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    plan::{Plan, Write},
+    plan::{Plan, Write, put},
     pods::name,
     queue::{Key, Queue},
     resources::{Resource, metadata, resources},
@@ -185,7 +185,8 @@ async fn end_one(desk: &Desk, namespace: &Namespace) -> Result<bool, (u16, Strin
         }
     }
     let mut object = serde_json::to_value(namespace).unwrap_or_default();
-    object["spec"]["finalizers"] = json!(finalizers.iter().filter(kubernetes).collect::<Vec<_>>());
+    let rest: Vec<_> = finalizers.iter().filter(kubernetes).collect();
+    put(&mut object, &["spec", "finalizers"], json!(rest));
     let path = format!("/api/v1/namespaces/{}/finalize", name(namespace));
     let answer = request(&desk.client, Method::PUT, &path, "application/json", &object).await?;
     if answer
@@ -206,7 +207,7 @@ async fn empty(desk: &Desk, namespace: &str, resource: &Resource, content: &mut 
     let full_name = format!("{}.{}", resource.api.plural, resource.api.group);
     for last in [false, true] {
         let objects = match metadata(&desk.client, &path, true).await {
-            Ok(list) => list["items"].as_array().cloned().unwrap_or_default(),
+            Ok(list) => list.get("items").and_then(Value::as_array).cloned().unwrap_or_default(),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => return,
             Err(error) => return content.errors.push(format!("{full_name}: {error}")),
         };
@@ -217,10 +218,12 @@ async fn empty(desk: &Desk, namespace: &str, resource: &Resource, content: &mut 
             content
                 .remaining
                 .push(format!("{full_name} has {} resource instances", objects.len()));
-            for finalizer in objects
-                .iter()
-                .flat_map(|o| o["metadata"]["finalizers"].as_array().into_iter().flatten())
-            {
+            for finalizer in objects.iter().flat_map(|o| {
+                o.pointer("/metadata/finalizers")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+            }) {
                 *content
                     .finalizers
                     .entry(finalizer.as_str().unwrap_or_default().to_owned())
@@ -228,11 +231,11 @@ async fn empty(desk: &Desk, namespace: &str, resource: &Resource, content: &mut 
             }
             return;
         }
-        let living = |object: &&Value| object["metadata"]["deletionTimestamp"].is_null();
+        let living = |object: &&Value| object.pointer("/metadata/deletionTimestamp").is_none();
         let living = objects
             .iter()
             .filter(living)
-            .filter_map(|object| object["metadata"]["name"].as_str());
+            .filter_map(|object| object.pointer("/metadata/name")?.as_str());
         let paths: Vec<_> = match resource.can("deletecollection") {
             true => living.take(1).map(|_| path.clone()).collect(),
             false => living.map(|name| resource.path(namespace, name)).collect(),

@@ -37,14 +37,14 @@ impl Plan {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
     /// A request that changes an object.
-    Write(Write),
+    Write(Box<Write>),
     /// Something to tell about an object.
     Event(Event),
 }
 
 impl From<Write> for Action {
     fn from(write: Write) -> Self {
-        Self::Write(write)
+        Self::Write(Box::new(write))
     }
 }
 
@@ -107,12 +107,11 @@ impl Write {
         }
     }
 
-    /// Makes an object; `body` needs no `apiVersion` and `kind`.
-    pub(crate) fn create<K: Kind>(namespace: &str, mut body: Value) -> Self {
-        if let Some(body) = body.as_object_mut() {
-            body.insert("apiVersion".to_owned(), K::API_VERSION.into());
-            body.insert("kind".to_owned(), K::KIND.into());
-        }
+    /// Makes an object of a typed body, or of a value that needs no `apiVersion` and `kind`.
+    pub(crate) fn create<K: Kind>(namespace: &str, body: impl Serialize) -> Self {
+        let mut body = serde_json::to_value(body).unwrap_or_default();
+        put(&mut body, &["apiVersion"], K::API_VERSION.into());
+        put(&mut body, &["kind"], K::KIND.into());
         let meta = ObjectMeta {
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
@@ -129,7 +128,11 @@ impl Write {
     /// Merges `change` into an object that is as it was read.
     pub(crate) fn patch<K: Kind>(object: &K, mut change: Value) -> Self {
         let meta = object.metadata();
-        change["metadata"]["resourceVersion"] = json!(meta.resource_version);
+        put(
+            &mut change,
+            &["metadata", "resourceVersion"],
+            json!(meta.resource_version),
+        );
         Self::new::<K>(Verb::Patch, meta, "", change)
     }
 
@@ -141,7 +144,7 @@ impl Write {
 
     /// What becomes of a deleted object's dependents: `Foreground`, `Background` or `Orphan`.
     pub(crate) fn propagation(mut self, policy: &str) -> Self {
-        self.body["propagationPolicy"] = policy.into();
+        put(&mut self.body, &["propagationPolicy"], policy.into());
         self
     }
 
@@ -221,6 +224,19 @@ impl Event {
         self.warning = true;
         self
     }
+}
+
+/// Sets a field, given by its path; objects on the way are made.
+pub(crate) fn put(object: &mut Value, path: &[&str], value: Value) {
+    let mut at = object;
+    for field in path {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        let Some(fields) = at.as_object_mut() else { return };
+        at = fields.entry(*field).or_insert(Value::Null);
+    }
+    *at = value;
 }
 
 /// The reference that makes `owner` the controller of an object.

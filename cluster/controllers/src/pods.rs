@@ -13,7 +13,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::core::{Selector, SelectorExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::plan::{Kind, Plan, Write, controller_reference};
 
@@ -158,21 +158,21 @@ pub(crate) fn by_deletion(mut pods: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
     pods
 }
 
-/// The pod that `owner` makes of a template: `{metadata, spec}` without a name.
-pub(crate) fn from_template<O: Kind>(owner: &O, template: &PodTemplateSpec) -> Value {
+/// The pod that `owner` makes of a template, with a name that the server finishes.
+pub(crate) fn from_template<O: Kind>(owner: &O, template: &PodTemplateSpec) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
-    json!({
-        "metadata": {
-            "labels": meta.labels.unwrap_or_default(), "annotations": meta.annotations.unwrap_or_default(),
-            "finalizers": meta.finalizers.unwrap_or_default(), "ownerReferences": [controller_reference(owner)],
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", name(owner))),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![controller_reference(owner)]),
+            ..ObjectMeta::default()
         },
-        "spec": template.spec,
-    })
-}
-
-/// `generateName` for pods of `owner`: cut so that the random part fits.
-pub(crate) fn generate_name(owner: &ObjectMeta) -> String {
-    format!("{}-", owner.name.as_deref().unwrap_or_default())
+        spec: template.spec.clone(),
+        status: None,
+    }
 }
 
 /// Hashes that tell templates apart in names and labels, ten letters and digits that spell no words: the first, and others for
@@ -239,8 +239,10 @@ mod tests {
     #[test]
     fn the_hash_follows_the_template() {
         let one = PodTemplateSpec::default();
-        let mut two = PodTemplateSpec::default();
-        two.spec = Some(k8s_openapi::api::core::v1::PodSpec::default());
+        let two = PodTemplateSpec {
+            spec: Some(k8s_openapi::api::core::v1::PodSpec::default()),
+            ..PodTemplateSpec::default()
+        };
         let first = |template| hashes(template).next().unwrap();
         let hash = first(&one);
         assert_eq!(hash, first(&one));

@@ -1,16 +1,14 @@
 //! ReplicaSet: as many pods as asked for. In: a ReplicaSet and its pods. Out: pods to create or delete and its status.
 
-use k8s_openapi::{
-    api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
-    apimachinery::pkg::apis::meta::v1::Time,
-    jiff::Timestamp,
-};
-use serde_json::json;
-
 use crate::{
     plan::{Event, Plan, Verb, Write},
     pods::{self, by_deletion, claim, count, is_active, is_available, is_ready},
     work::{Failure, Turn},
+};
+use k8s_openapi::{
+    api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
 };
 
 /// Who tells the events.
@@ -73,8 +71,7 @@ pub(crate) fn step(turn: &Turn<'_>) -> Plan {
 
     let event = |reason, message: &str| Event::new(NAME, &*set, reason, message.to_owned());
     for _ in active.len()..wanted.min(active.len() + BURST) {
-        let mut pod = pods::from_template(&*set, &template);
-        pod["metadata"]["generateName"] = json!(pods::generate_name(&set.metadata));
+        let pod = pods::from_template(&*set, &template);
         plan.push(
             Write::create::<k8s_openapi::api::core::v1::Pod>(&turn.key.namespace, pod).tell(
                 event("SuccessfulCreate", "Created pod: {}"),

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
-    plan::{Kind, Plan, Write, controller_reference},
+    plan::{Kind, Plan, Write, controller_reference, put},
     pods::{Map, claim, hashes, name},
     queue::Key,
     work::Turn,
@@ -49,7 +49,7 @@ pub(crate) fn sync<O: Kind>(
     }
     all.sort_by_key(|revision| revision.revision);
     let mut template = serde_json::to_value(owner.template).unwrap_or_default();
-    template["$patch"] = json!("replace");
+    put(&mut template, &["$patch"], json!("replace"));
     let data = json!({"spec": {"template": template}});
     let next = all.last().map_or(0, |revision| revision.revision) + 1;
     let Some(same) = all.iter().position(|r| r.data.as_ref().is_some_and(|d| d.0 == data)) else {

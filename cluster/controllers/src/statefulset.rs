@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::{
     api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus},
-    api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec},
+    api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     plan::{Event, Plan, Write},
@@ -192,45 +192,40 @@ impl Look<'_> {
             &self.update
         };
         let mut pod = pods::from_template(self.set, template);
-        pod["metadata"]["name"] = json!(pod_name);
-        pod["metadata"]["generateName"] = json!(pods::generate_name(&self.set.metadata));
-        let labels = &mut pod["metadata"]["labels"];
-        labels[REVISION] = json!(revision);
-        labels["statefulset.kubernetes.io/pod-name"] = json!(pod_name);
-        labels["apps.kubernetes.io/pod-index"] = json!(ordinal.to_string());
-        pod["spec"]["hostname"] = json!(pod_name);
-        pod["spec"]["subdomain"] = json!(self.spec.service_name);
-        let mut volumes = Vec::new();
+        pod.metadata.name = Some(pod_name.clone());
+        pod.metadata.labels.get_or_insert_default().extend([
+            (REVISION.to_owned(), revision.clone()),
+            ("statefulset.kubernetes.io/pod-name".to_owned(), pod_name.clone()),
+            ("apps.kubernetes.io/pod-index".to_owned(), ordinal.to_string()),
+        ]);
+        let spec = pod.spec.get_or_insert_default();
+        spec.hostname = Some(pod_name.clone());
+        spec.subdomain = self.spec.service_name.clone();
         for claim in self.spec.volume_claim_templates.iter().flatten() {
             let claim_name = format!("{}-{pod_name}", name(claim));
-            volumes.push(json!({"name": name(claim), "persistentVolumeClaim": {"claimName": claim_name}}));
-            if self
-                .turn
-                .world
-                .claims
-                .get(&Key::new(&self.turn.key.namespace, &claim_name))
-                .is_none()
-            {
+            let volumes = spec.volumes.get_or_insert_default();
+            volumes.retain(|volume| volume.name != name(claim));
+            volumes.push(Volume {
+                name: name(claim).to_owned(),
+                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                    claim_name: claim_name.clone(),
+                    ..PersistentVolumeClaimVolumeSource::default()
+                }),
+                ..Volume::default()
+            });
+            let key = Key::new(&self.turn.key.namespace, &claim_name);
+            if self.turn.world.claims.get(&key).is_none() {
                 let labels = self.spec.selector.match_labels.clone().unwrap_or_default();
                 let body = json!({"metadata": {"name": claim_name, "labels": labels}, "spec": claim.spec});
                 let what = format!("Claim {claim_name} Pod {pod_name} in StatefulSet {set}");
                 plan.push(
-                    Write::create::<PersistentVolumeClaim>(&self.turn.key.namespace, body).tell(
+                    Write::create::<PersistentVolumeClaim>(&key.namespace, body).tell(
                         self.event("SuccessfulCreate", format!("create {what} success")),
                         self.event("FailedCreate", format!("create {what} failed error: {{}}"))
                             .warning(),
                     ),
                 );
             }
-        }
-        let taken: BTreeSet<_> = volumes.iter().map(|v: &Value| v["name"].to_string()).collect();
-        let own = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
-        volumes.extend(
-            own.into_iter()
-                .filter(|volume| !taken.contains(&volume["name"].to_string())),
-        );
-        if !volumes.is_empty() {
-            pod["spec"]["volumes"] = Value::Array(volumes);
         }
         let what = format!("create Pod {pod_name} in StatefulSet {set}");
         plan.push(

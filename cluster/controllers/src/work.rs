@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    plan::{Action, Event, Plan, Verb, Write},
+    plan::{Action, Event, Plan, Verb, Write, put},
     queue::{Key, Queue},
     world::World,
 };
@@ -167,8 +167,13 @@ impl Desk {
     /// Tells an event; one that was told before is counted up. Events are a courtesy: errors are only logged.
     pub(crate) async fn tell(&self, event: Event) {
         let now = Timestamp::now();
-        let identity = format!("{}{}{}", event.regarding["uid"], event.reason, event.message);
-        let namespace = event.regarding["namespace"].as_str().unwrap_or("default").to_owned();
+        let of = |field: &str| event.regarding.get(field).and_then(Value::as_str).unwrap_or_default();
+        let identity = format!("{}{}{}", of("uid"), event.reason, event.message);
+        let namespace = if of("namespace").is_empty() {
+            "default"
+        } else {
+            of("namespace")
+        };
         let path = format!("/api/v1/namespaces/{namespace}/events");
         let known = {
             let mut told = self.told.lock();
@@ -200,11 +205,7 @@ impl Desk {
                 return;
             }
         }
-        let name = format!(
-            "{}.{:x}",
-            event.regarding["name"].as_str().unwrap_or_default(),
-            now.as_nanosecond()
-        );
+        let name = format!("{}.{:x}", of("name"), now.as_nanosecond());
         let mut body = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
@@ -214,14 +215,18 @@ impl Desk {
         });
         if event.component == crate::scheduler::NAME {
             // The scheduler speaks the newer events.k8s.io: its events have a precise time and an action.
-            body["eventTime"] = json!(MicroTime(now));
-            body["reportingInstance"] = json!(event.component);
-            body["action"] = json!(if event.warning { "Scheduling" } else { "Binding" });
+            put(&mut body, &["eventTime"], json!(MicroTime(now)));
+            put(&mut body, &["reportingInstance"], json!(event.component));
+            put(
+                &mut body,
+                &["action"],
+                json!(if event.warning { "Scheduling" } else { "Binding" }),
+            );
         } else {
-            body["source"] = json!({"component": event.component});
-            body["count"] = json!(1);
-            body["firstTimestamp"] = json!(seconds);
-            body["lastTimestamp"] = json!(seconds);
+            put(&mut body, &["source"], json!({"component": event.component}));
+            put(&mut body, &["count"], json!(1));
+            put(&mut body, &["firstTimestamp"], json!(seconds));
+            put(&mut body, &["lastTimestamp"], json!(seconds));
         }
         match request(&self.client, Method::POST, &path, "application/json", &body).await {
             Ok(_) => {
