@@ -1,20 +1,15 @@
 //! Namespaces that install made: whether somebody else uses them, and their end.
 
 use super::Removal;
-use super::objects::{failed, ignore_missing, list};
+use super::objects::{failed, ignore_missing};
 use crate::failure::Failure;
 use crate::install::manifests::{INSTALLED, INSTALLER};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource, ResourceExt};
-use mizzen_crds::maistra::{ServiceMeshMember, ServiceMeshMemberRoll};
+use kube::discovery::{Discovery, Scope, verbs};
+use kube::{Api, Client, ResourceExt};
 use mizzen_desired::labels;
-use serde::de::DeserializeOwned;
-use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -84,81 +79,71 @@ impl Removal<'_> {
     }
 }
 
-/// What users have in a namespace: what runs there, what it needs, and the mesh's kinds.
+/// Kinds whose objects come and go by themselves, or that stand for others.
+const FLEETING: [&str; 4] = ["Endpoints", "EndpointSlice", "Event", "Lease"];
+/// Kinds whose objects count only if nothing else brought them forth.
+const BROUGHT_FORTH: [&str; 5] = [
+    "ControllerRevision",
+    "Job",
+    "PersistentVolumeClaim",
+    "Pod",
+    "ReplicaSet",
+];
+
+/// What users have in a namespace, of any kind that the cluster knows: all of it would go with the namespace.
 async fn users_objects(client: &Client, namespace: &str) -> Result<Vec<String>, Failure> {
+    let discovery = Discovery::new(client.clone()).run_aggregated().await;
+    let discovery = discovery.map_err(|e| failed(&e))?;
     let mut found = Vec::new();
-    names::<Deployment>(client, namespace, |_| true, &mut found).await?;
-    names::<StatefulSet>(client, namespace, |_| true, &mut found).await?;
-    names::<DaemonSet>(client, namespace, |_| true, &mut found).await?;
-    names::<CronJob>(client, namespace, |_| true, &mut found).await?;
-    names::<Job>(client, namespace, unowned, &mut found).await?;
-    names::<Pod>(client, namespace, unowned, &mut found).await?;
-    names::<PersistentVolumeClaim>(client, namespace, unowned, &mut found).await?;
-    names::<Service>(client, namespace, |_| true, &mut found).await?;
-    names::<ConfigMap>(client, namespace, |o| !is_root(o), &mut found).await?;
-    names::<Secret>(client, namespace, |_| true, &mut found).await?;
-    for roll in list::<ServiceMeshMemberRoll>(client).await? {
-        if roll.namespace().as_deref() == Some(namespace) && roll.metadata.deletion_timestamp.is_none() {
-            found.push(format!("ServiceMeshMemberRoll {}", roll.name_any()));
+    for group in discovery.groups_alphabetical() {
+        for (resource, capabilities) in group.resources_by_stability() {
+            // What cannot be deleted is a view of something else.
+            if capabilities.scope == Scope::Namespaced
+                && capabilities.supports_operation(verbs::LIST)
+                && capabilities.supports_operation(verbs::DELETE)
+                && !FLEETING.contains(&resource.kind.as_str())
+            {
+                names(client, namespace, &resource, &mut found).await?;
+            }
         }
     }
-    for member in list::<ServiceMeshMember>(client).await? {
-        if member.namespace().as_deref() == Some(namespace) {
-            found.push(format!("ServiceMeshMember {}", member.name_any()));
-        }
-    }
-    for (kind, plural, group) in [
-        ("VirtualService", "virtualservices", "networking.istio.io"),
-        ("DestinationRule", "destinationrules", "networking.istio.io"),
-        ("Gateway", "gateways", "networking.istio.io"),
-        ("PeerAuthentication", "peerauthentications", "security.istio.io"),
-    ] {
-        let resource = ApiResource {
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            api_version: format!("{group}/v1"),
-            kind: kind.to_owned(),
-            plural: plural.to_owned(),
-        };
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        match api.list_metadata(&ListParams::default()).await {
-            Ok(list) => found.extend(list.items.iter().map(|o| format!("{kind} {}", o.name_any()))),
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(failed(&error)),
-        }
-    }
+    found.sort();
     Ok(found)
 }
 
-/// Whether nothing else brings the object forth.
-fn unowned(object: &ObjectMeta) -> bool {
-    object.owner_references.as_ref().is_none_or(Vec::is_empty)
-}
-
-/// Whether it is a ConfigMap with a root certificate, which Kubernetes and the mesh write into every namespace.
-fn is_root(object: &ObjectMeta) -> bool {
-    matches!(object.name.as_deref(), Some("kube-root-ca.crt" | "istio-ca-root-cert"))
-}
-
-async fn names<K>(
+async fn names(
     client: &Client,
     namespace: &str,
-    counts: fn(&ObjectMeta) -> bool,
+    resource: &ApiResource,
     found: &mut Vec<String>,
-) -> Result<(), Failure>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
-    let objects = Api::<K>::namespaced(client.clone(), namespace)
-        .list_metadata(&ListParams::default())
-        .await;
-    for object in objects.map_err(|e| failed(&e))? {
-        let stays = object.metadata.deletion_timestamp.is_none() && !object.labels().contains_key(labels::OWNER);
-        if stays && counts(&object.metadata) {
-            found.push(format!("{} {}", K::kind(&()), object.name_any()));
-        }
-    }
+) -> Result<(), Failure> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
+    let objects = match api.list_metadata(&ListParams::default()).await {
+        Ok(objects) => objects,
+        // The kind has gone meanwhile.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(failed(&error)),
+    };
+    let of_users = objects
+        .items
+        .iter()
+        .filter(|object| is_users(&resource.kind, &object.metadata));
+    found.extend(of_users.map(|object| format!("{} {}", resource.kind, object.name_any())));
     Ok(())
+}
+
+/// Whether neither Kubernetes nor the mesh made the object.
+fn is_users(kind: &str, object: &ObjectMeta) -> bool {
+    let has = |key: &str| object.labels.as_ref().is_some_and(|labels| labels.contains_key(key));
+    let everywhere = matches!(
+        (kind, object.name.as_deref()),
+        ("ConfigMap", Some("kube-root-ca.crt" | "istio-ca-root-cert")) | ("ServiceAccount", Some("default"))
+    );
+    let unowned = object.owner_references.as_ref().is_none_or(Vec::is_empty);
+    object.deletion_timestamp.is_none()
+        && !has(labels::OWNER)
+        && !everywhere
+        && (unowned || !BROUGHT_FORTH.contains(&kind))
 }
 
 #[cfg(test)]

@@ -17,12 +17,46 @@ struct Line {
 
 /// A cluster with the namespace `shop`, which install made, whose one pod is listed `pods` times more. What is asked of it
 /// is written down.
-#[derive(Default)]
 struct Fake {
     asked: Vec<String>,
     pods: usize,
     owner: Option<&'static str>,
+    policies: Value,
     deleted: bool,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            asked: Vec::new(),
+            pods: 0,
+            owner: None,
+            policies: json!({"metadata": {}, "items": []}),
+            deleted: false,
+        }
+    }
+}
+
+/// A list with an object of which this is known.
+fn list(metadata: Value) -> Value {
+    json!({"metadata": {}, "items": [{"metadata": metadata}]})
+}
+
+/// What a cluster says of the kinds of a group.
+fn kinds(group: &str, version: &str, kinds: &[(&str, &str)]) -> Value {
+    let resources: Vec<_> = kinds
+        .iter()
+        .map(|(kind, plural)| {
+            json!({
+                "resource": plural, "responseKind": {"group": group, "version": version, "kind": kind},
+                "scope": "Namespaced", "verbs": ["list", "delete"],
+            })
+        })
+        .collect();
+    json!({"metadata": {}, "items": [{
+        "metadata": {"name": group},
+        "versions": [{"version": version, "resources": resources}],
+    }]})
 }
 
 impl Fake {
@@ -56,6 +90,15 @@ impl Fake {
                     200,
                     json!({"metadata": {}, "items": if there { vec![pod] } else { Vec::new() }}),
                 )
+            }
+            (&Method::GET, "/api") => (200, kinds("", "v1", &[("Pod", "pods"), ("Event", "events")])),
+            (&Method::GET, "/apis") => (
+                200,
+                kinds("networking.k8s.io", "v1", &[("NetworkPolicy", "networkpolicies")]),
+            ),
+            (&Method::GET, path) if path.ends_with("/events") => (200, list(json!({"name": "cart.17"}))),
+            (&Method::GET, "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies") => {
+                (200, self.policies.clone())
             }
             _ => (200, json!({"metadata": {}, "items": []})),
         }
@@ -145,4 +188,23 @@ async fn a_namespace_in_which_a_user_runs_a_pod_stays() {
     assert!(!goes);
     assert_eq!(left, [("namespace shop".to_owned(), "it holds Pod cart".to_owned())]);
     assert_eq!(asked, ["pods: true"]);
+}
+
+// A8
+#[tokio::test]
+async fn whatever_users_have_in_a_namespace_keeps_it_and_what_the_mesh_made_does_not() {
+    let fake = |metadata| Fake {
+        policies: list(metadata),
+        ..Fake::default()
+    };
+    let (goes, left, asked) = remove(fake(json!({"name": "guard"})), "1m").await;
+    assert!(!goes);
+    let why = "it holds NetworkPolicy guard".to_owned();
+    assert_eq!(left, [("namespace shop".to_owned(), why)]);
+    assert_eq!(asked, ["pods: false"]);
+
+    let ours = json!({"name": "guard", "labels": {(labels::OWNER): "shop"}});
+    let (goes, left, _) = remove(fake(ours), "1m").await;
+    assert!(goes);
+    assert_eq!(left, []);
 }
