@@ -39,7 +39,6 @@ pub(crate) fn read(text: &str) -> Result<Read, String> {
         depth: 0,
     };
     reader.alternatives()?;
-    // An unopened ) is left to the library.
     Ok(Read { groups: reader.groups })
 }
 
@@ -75,6 +74,8 @@ impl Reader<'_> {
         let mut most = 1;
         while let Some(c) = self.rest.next() {
             let inner = match c {
+                // What a library puts around the expression, it would close.
+                ')' if self.depth == 1 => return Err("an unopened ): write \\) for the character".to_owned()),
                 ')' => break,
                 '|' => continue,
                 '(' => self.group()?,
@@ -318,6 +319,9 @@ mod tests {
     #[test]
     fn what_one_reads_otherwise_is_refused_with_what_to_write() {
         for (text, says) in [
+            // Both libraries take it with (?: ) around it, and then it is no longer whole paths that match.
+            ("a)|(?:b", "an unopened )"),
+            ("a)", "an unopened )"),
             ("(?=a)", "looking ahead"),
             ("(?!a)", "looking ahead"),
             ("(?<=a)", "looking behind"),
