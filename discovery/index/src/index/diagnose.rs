@@ -310,11 +310,15 @@ fn destination_rule(mesh: &Mesh, rivals: &Rivals<'_>, rule: &DestinationRule, fo
     }
 }
 
+/// Where a gateway's proxy itself listens: its administration, health and metrics.
+const PROXY_PORTS: [u16; 4] = [15000, 15020, 15021, 15090];
+
 fn gateway(mesh: &Mesh, gateway: &Gateway, found: &mut Vec<Diagnostic>) {
-    if !mesh
+    let selected: Vec<_> = mesh
         .workloads()
-        .any(|workload| gateway.selector.selects(&workload.labels))
-    {
+        .filter(|workload| gateway.selector.selects(&workload.labels))
+        .collect();
+    if selected.is_empty() {
         let message =
             "no pod of the mesh has these labels, so nothing listens: correct them, or deploy a gateway with them";
         found.push(Diagnostic::warning("NoWorkload", "spec.selector", message));
@@ -324,6 +328,21 @@ fn gateway(mesh: &Mesh, gateway: &Gateway, found: &mut Vec<Diagnostic>) {
     });
     let older: Vec<_> = older.collect();
     for (index, server) in gateway.servers.iter().enumerate() {
+        // A server's port is one of the gateway's service, which leads to one of the pod.
+        let own = selected.iter().find_map(|workload| {
+            let mut services = workload.services.iter();
+            let port = services.find_map(|service| service.ports.get(&server.port).copied());
+            Some(port.unwrap_or(server.port)).filter(|port| PROXY_PORTS.contains(port))
+        });
+        if let Some(port) = own {
+            let message =
+                format!("port {port} of the pod is the proxy's own, so this server is not opened: use another port");
+            found.push(Diagnostic::error(
+                "PortReserved",
+                format!("spec.servers[{index}].port"),
+                message,
+            ));
+        }
         let rival = older.iter().find(|other| {
             let at_port = other
                 .servers
@@ -331,7 +350,8 @@ fn gateway(mesh: &Mesh, gateway: &Gateway, found: &mut Vec<Diagnostic>) {
                 .filter(|rival| rival.port == server.port && rival.bind == server.bind);
             at_port
                 .into_iter()
-                .any(|rival| rival.protocol.is_http() != server.protocol.is_http())
+                // Nothing but HTTP is opened yet, so nothing else takes a port from HTTP.
+                .any(|rival| rival.protocol.is_http() && !server.protocol.is_http())
         });
         if let Some(rival) = rival {
             let message = format!(

@@ -620,13 +620,25 @@ fn gateways_are_looked_at_together_with_routes_and_pods() {
             json!({"selector": {"app": "none"}, "servers": [server("HTTP")]}),
         ),
     );
+    let mut proxys = server("HTTP");
+    proxys["port"]["number"] = json!(15021);
+    let proxys = json!({"selector": {"app": "reviews"}, "servers": [server("HTTP"), proxys]});
+    apply(&mut index, config("Gateway", "proxys", 5, proxys));
     let bound = json!({"hosts": ["shop.example.com", "other.example.com"], "gateways": ["first"], "http": [{"redirect": {"uri": "/"}}]});
     apply(&mut index, config("VirtualService", "bound", 4, bound));
     let reports = index.diagnose();
     assert_eq!(codes(report(&reports, Kind::Gateway, "first")), []);
     assert_eq!(
         codes(report(&reports, Kind::Gateway, "second")),
-        [(Severity::Error, "PortConflict", "spec.servers[0].port")]
+        [
+            (Severity::Error, "PortConflict", "spec.servers[0].port"),
+            // Nor is TCP there yet.
+            (Severity::Warning, "NotActedOn", "spec.servers[0].port.protocol")
+        ]
+    );
+    assert_eq!(
+        codes(report(&reports, Kind::Gateway, "proxys")),
+        [(Severity::Error, "PortReserved", "spec.servers[1].port")]
     );
     assert_eq!(
         codes(report(&reports, Kind::Gateway, "lonely")),

@@ -84,6 +84,7 @@ fn server(r: &mut Reader<'_>, raw: &gw::Server) -> Option<Server> {
             }),
         )
     });
+    r.not_acted_on("port.protocol", protocol.is_some_and(|protocol| !protocol.is_http()));
     r.not_acted_on("defaultEndpoint", raw.default_endpoint.is_some());
     let tls = raw
         .tls
