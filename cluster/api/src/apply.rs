@@ -133,6 +133,8 @@ pub fn apply(
         ApplyError::Conflicts(all)
     })?;
     managers.strip();
+    // An empty `labels: {}` is owned, but not stored.
+    schema.prune(&mut object);
     object = finish(original, object, managers);
     if writer.manager == "kubectl" {
         // Only the annotation: that is no write of the manager.

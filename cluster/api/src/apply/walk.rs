@@ -109,9 +109,22 @@ fn compare_at(schema: &Schema, element: Element, old: Option<&Value>, new: Optio
                 result.added.adopt(element, below.added);
                 return;
             }
-            if both_empty || leaf(old) || leaf(new) {
+            if both_empty || leaf(old) && leaf(new) {
                 if old != new {
                     result.modified.insert(element);
+                }
+                return;
+            }
+            if leaf(old) || leaf(new) || old.is_array() != new.is_array() {
+                // Free-form values may change their shape: all that was below goes, all that is comes.
+                result.modified.insert(element.clone());
+                if !leaf(old) {
+                    result
+                        .removed
+                        .adopt(element.clone(), compare(schema, old, blank(old)).removed);
+                }
+                if !leaf(new) {
+                    result.added.adopt(element, compare(schema, blank(new), new).added);
                 }
                 return;
             }
