@@ -175,12 +175,14 @@ impl RunningNode {
 }
 
 /// Registers a node and runs the pods that are bound to it.
-pub async fn start(client: Client, config: NodeConfig) -> Result<RunningNode, NodeError> {
+pub async fn start(client: Client, mut config: NodeConfig) -> Result<RunningNode, NodeError> {
     let io = |what: &str| {
         let what = what.to_owned();
         move |source| NodeError::Io { what, source }
     };
     std::fs::create_dir_all(config.state.join("pods")).map_err(io("the state folder"))?;
+    // Containers may not see it, by whatever path.
+    config.state = config.state.canonicalize().map_err(io("the state folder"))?;
     sandbox::prepare(&config)?;
     if let Some(cgroup) = &config.cgroup {
         cgroups::prepare(cgroup);

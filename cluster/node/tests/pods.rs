@@ -25,7 +25,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt as _};
 use mizzen_api::user::User;
-use mizzen_node::{Image, Images, NodeConfig, Outside, RunningNode, helper_main};
+use mizzen_node::{Image, Images, NodeConfig, Outside, RunningNode, Streams, helper_main};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -324,6 +324,8 @@ async fn all() -> ExitCode {
     println!("ok services_names_and_the_outside");
     programs_in_containers(&world).await;
     println!("ok programs_in_containers");
+    ports_through_a_tunnel(&world).await;
+    println!("ok ports_through_a_tunnel");
     unhealthy_containers_start_again(&world).await;
     println!("ok unhealthy_containers_start_again");
     ExitCode::SUCCESS
@@ -621,11 +623,10 @@ async fn services_names_and_the_outside(world: &World) {
     );
 }
 
-/// Exec over a WebSocket: output, exit code, stdin; and the pod's own address through a service of itself. (N1)
-async fn programs_in_containers(world: &World) {
+/// A kubelet's HTTP server.
+async fn kubelet(streams: Streams) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let local = listener.local_addr().unwrap();
-    let streams = world.node.streams();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let streams = streams.clone();
@@ -641,6 +642,12 @@ async fn programs_in_containers(world: &World) {
             );
         }
     });
+    local
+}
+
+/// Exec over a WebSocket: output, exit code, stdin; and the pod's own address through a service of itself. (N1)
+async fn programs_in_containers(world: &World) {
+    let local = kubelet(world.node.streams()).await;
     let run = |command: &[&str], stdin: &'static [u8]| {
         let encode = |word: &&str| -> String { word.bytes().map(|byte| format!("%{byte:02x}")).collect() };
         let words: Vec<String> = command.iter().map(|word| format!("command={}", encode(word))).collect();
@@ -694,6 +701,57 @@ async fn programs_in_containers(world: &World) {
     .await;
     assert_eq!(said[&1], "WORD\n", "a pod reaches itself through its service");
     assert_eq!(serde_json::from_str::<Value>(&said[&3]).unwrap()["status"], "Success");
+}
+
+/// A port as kubectl forwards it: SPDY frames in WebSocket messages. (N1)
+async fn ports_through_a_tunnel(world: &World) {
+    let local = kubelet(world.node.streams()).await;
+    let mut request = format!("ws://{local}/portForward/default/server")
+        .into_client_request()
+        .unwrap();
+    let protocol = "SPDY/3.1+portforward.k8s.io";
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", protocol.parse().unwrap());
+    let stream = TcpStream::connect(local).await.unwrap();
+    let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
+    let mut compress = flate2::Compress::new(flate2::Compression::fast(), true);
+    let mut frames = Vec::new();
+    for (stream, kind) in [(1_u32, "error"), (3, "data")] {
+        let mut plain = 3_u32.to_be_bytes().to_vec();
+        for text in ["streamtype", kind, "port", "8080", "requestid", "0"] {
+            plain.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+            plain.extend_from_slice(text.as_bytes());
+        }
+        let mut block = Vec::with_capacity(256);
+        compress
+            .compress_vec(&plain, &mut block, flate2::FlushCompress::Sync)
+            .unwrap();
+        frames.extend_from_slice(&[0x80, 3, 0, 1]);
+        frames.extend_from_slice(&u32::try_from(block.len() + 10).unwrap().to_be_bytes());
+        frames.extend_from_slice(&stream.to_be_bytes());
+        frames.extend_from_slice(&[0; 6]);
+        frames.extend_from_slice(&block);
+    }
+    // Data of stream 3, of which it is the last.
+    frames.extend_from_slice(&[0, 0, 0, 3, 1, 0, 0, 4]);
+    frames.extend_from_slice(b"word");
+    // Frames need not fit messages.
+    for part in frames.chunks(7) {
+        socket.send(Message::Binary(part.to_vec().into())).await.unwrap();
+    }
+    let mut said = Vec::new();
+    let answered = async {
+        while !said.windows(12).any(|frame| frame == b"\0\0\0\x03\0\0\0\x04WORD") {
+            if let Message::Binary(bytes) = socket.next().await.unwrap().unwrap() {
+                said.extend_from_slice(&bytes);
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, answered)
+        .await
+        .expect("the answer on the same stream");
 }
 
 /// A liveness probe that fails ends the container, and what changes in the object is seen in its files. (N1)

@@ -57,6 +57,13 @@ pub(super) fn enter(view: &View) -> Result<(), ViewError> {
         let inside = root.join(HOST).join(hidden.strip_prefix("/").unwrap_or(hidden));
         memory(&inside, "mode=000,size=4k")?;
     }
+    // Sockets of the machine's services answer through a read-only mount too.
+    for name in ["run", "tmp"] {
+        let inside = root.join(HOST).join(name);
+        if fs::symlink_metadata(&inside).is_ok_and(|found| found.is_dir()) {
+            memory(&inside, "mode=755,size=4k")?;
+        }
+    }
     read_only(&root.join(HOST))?;
     top(root)?;
     // Folders become our own before anything is laid over them; what is inside another volume has its place there.

@@ -11,7 +11,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::session::{self, Channel, Ends, Wanted};
 use super::{Refusal, StreamBody, spdy};
@@ -23,6 +25,14 @@ const MESSAGE_BYTES: usize = 4 << 20;
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// The end that was wanted; without a code clients take it for a failure.
+fn normal() -> CloseFrame {
+    CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    }
+}
 
 fn choose(headers: &HeaderMap, known: &[&'static str]) -> Result<&'static str, Refusal> {
     let offered: Vec<&str> = headers
@@ -104,7 +114,7 @@ pub(super) fn channels<B>(request: &mut Request<B>, wanted: Wanted) -> Result<Re
                     return;
                 }
             }
-            _ = to.send(Message::Close(None)).await;
+            _ = to.send(Message::Close(Some(normal()))).await;
         };
         let program = tokio::spawn(session::run(wanted, Ends { stdin, sizes, out }));
         tokio::select! {
@@ -154,7 +164,7 @@ async fn tunnel(socket: Socket, stream: tokio::io::DuplexStream) {
                 break;
             }
         }
-        _ = to.send(Message::Close(None)).await;
+        _ = to.send(Message::Close(Some(normal()))).await;
     };
     tokio::select! {
         () = input => {}
@@ -218,7 +228,7 @@ async fn forward(socket: Socket, namespaces: Option<Arc<Namespaces>>, ports: &[u
                 break;
             }
         }
-        _ = to.send(Message::Close(None)).await;
+        _ = to.send(Message::Close(Some(normal()))).await;
     };
     let input = async {
         while let Some(Ok(message)) = from.next().await {

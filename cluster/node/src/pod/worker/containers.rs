@@ -215,12 +215,10 @@ impl Worker {
     }
 
     pub(super) async fn exited(&mut self, index: usize, attempt: i32, exit: Exit) {
-        let Some(running) = self.running.get_mut(index).and_then(Option::take) else {
+        let current = self.running.get_mut(index);
+        let Some(running) = current.and_then(|place| place.take_if(|running| running.attempt == attempt)) else {
             return;
         };
-        if running.attempt != attempt {
-            return;
-        }
         if let Some(place) = self.probes.get_mut(index) {
             *place = None;
         }
