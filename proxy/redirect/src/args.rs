@@ -35,6 +35,9 @@ pub struct Args {
     /// Groups whose connections are left alone; default: as --proxy-uid
     #[arg(short = 'g', long = "proxy-gid")]
     pub proxy_gid: Option<String>,
+    /// Instead of by users and groups, where a pod can have but one user: the priority of the sidecar's sockets, 1 to 6
+    #[arg(long, env = "MIZZEN_SOCKET_PRIORITY", value_parser = clap::value_parser!(u32).range(1..=6))]
+    pub proxy_priority: Option<u32>,
     /// How inbound connections are captured; only REDIRECT
     #[arg(short = 'm', long = "istio-inbound-interception-mode", default_value = "REDIRECT")]
     pub mode: String,
@@ -121,6 +124,7 @@ impl TryFrom<&Args> for Options {
             inbound_port: args.inbound_port,
             uids,
             gids,
+            priority: args.proxy_priority,
             inbound: options::capture("-b", &args.inbound_ports, options::ports)?,
             inbound_excluded: options::ports("-d", &args.inbound_ports_excluded)?,
             outbound: options::capture("-i", &args.outbound_ranges, options::networks)?,
@@ -139,6 +143,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), RedirectError> {
     let options = Options::try_from(args)?;
     let rulesets = [Family::V4, Family::V6].map(|family| Ruleset::new(&options, family));
     if let Some(format) = args.dry_run {
+        if let (DryRun::Iptables, Some(priority)) = (format, options.priority) {
+            return Err(RedirectError::Flag {
+                flag: "--proxy-priority",
+                value: priority.to_string(),
+                expected: "none with --dry-run=iptables, which cannot match priorities",
+            });
+        }
         for ruleset in &rulesets {
             let text = match format {
                 DryRun::Nft => ruleset.nft(),

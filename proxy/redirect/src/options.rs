@@ -33,6 +33,9 @@ pub struct Options {
     pub uids: Vec<u32>,
     /// Groups whose own connections are left alone.
     pub gids: Vec<u32>,
+    /// Instead of users and groups, where the kernel lets a pod have but one: the priority of the sidecar's sockets (`SO_PRIORITY`,
+    /// 1 to 6, which takes no capability). Its connections to the control plane are told by their port.
+    pub priority: Option<u32>,
     /// Ports to capture inbound.
     pub inbound: Capture<u16>,
     /// Inbound ports left alone.
@@ -58,6 +61,7 @@ impl Default for Options {
             inbound_port: 15006,
             uids: vec![1337],
             gids: vec![1337],
+            priority: None,
             inbound: Capture::All,
             inbound_excluded: vec![15090, 15021, 15020],
             outbound: Capture::All,

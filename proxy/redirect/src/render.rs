@@ -88,6 +88,9 @@ impl Ruleset {
                 Match::NotUid(id) => format!("meta skuid != {id}"),
                 Match::Gid(id) => format!("meta skgid {id}"),
                 Match::NotGid(id) => format!("meta skgid != {id}"),
+                // A class, as tc writes it.
+                Match::Priority(priority) => format!("meta priority 0:{priority:x}"),
+                Match::NotPriority(priority) => format!("meta priority != 0:{priority:x}"),
             });
         }
         parts.push(match rule.verdict {
@@ -134,6 +137,9 @@ fn iptables_rule(chain: &Chain, rule: &Rule) -> String {
         Match::NotUid(id) => format!("-m owner ! --uid-owner {id}"),
         Match::Gid(id) => format!("-m owner --gid-owner {id}"),
         Match::NotGid(id) => format!("-m owner ! --gid-owner {id}"),
+        // No match of iptables; it is refused before.
+        Match::Priority(priority) => format!("-m priority --priority {priority}"),
+        Match::NotPriority(priority) => format!("-m priority ! --priority {priority}"),
     }));
     parts.push(match rule.verdict {
         Verdict::Return => "-j RETURN".to_owned(),

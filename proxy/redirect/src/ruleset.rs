@@ -12,6 +12,9 @@ pub const TABLE: &str = "mizzen";
 /// HBONE; always handled by its own listener, never redirected.
 const TUNNEL_PORT: u16 = 15008;
 
+/// The control plane's; see [`Options::priority`].
+const CONTROL_PLANE_PORT: u16 = 15012;
+
 /// The IPv6 source address of the sidecar's connections to its own application.
 pub(crate) const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
@@ -100,6 +103,10 @@ pub enum Match {
     Gid(u32),
     /// Sent by another group.
     NotGid(u32),
+    /// Sent by a socket of this priority.
+    Priority(u32),
+    /// Sent by a socket of another priority.
+    NotPriority(u32),
 }
 
 /// What happens.
@@ -240,11 +247,15 @@ fn outbound(options: &Options, family: Family) -> Chain {
         chain.rule([Match::Udp, Match::Port(*port)], Verdict::Return);
     }
     chain.rule([local(), Match::Source(family.passthrough())], Verdict::Return);
-    let owners = options
-        .uids
-        .iter()
-        .map(|uid| (Match::Uid(*uid), Match::NotUid(*uid)))
-        .chain(options.gids.iter().map(|gid| (Match::Gid(*gid), Match::NotGid(*gid))));
+    let users = options.uids.iter().map(|uid| (Match::Uid(*uid), Match::NotUid(*uid)));
+    let groups = options.gids.iter().map(|gid| (Match::Gid(*gid), Match::NotGid(*gid)));
+    let owners: Vec<_> = match options.priority {
+        Some(priority) => {
+            chain.rule([Match::Tcp, Match::Port(CONTROL_PLANE_PORT)], Verdict::Return);
+            vec![(Match::Priority(priority), Match::NotPriority(priority))]
+        }
+        None => users.chain(groups).collect(),
+    };
     for (proxy, others) in owners {
         // The application calls itself by its service's address: the sidecar's answer to that arrives like any other.
         chain.rule(

@@ -198,3 +198,25 @@ fn dry_run_prints_both_families_and_changes_nothing() {
             .contains("# ip6tables-restore --noflush")
     );
 }
+
+// B3, issue 4: an ordinary user's pods on one machine have but one user id.
+#[test]
+fn a_sidecar_without_a_user_of_its_own_is_known_by_its_sockets() {
+    let options = Options::try_from(&args(&[&INJECTED[..], &["--proxy-priority", "6"]].concat())).unwrap();
+    let text = Ruleset::new(&options, Family::V4).nft();
+    for rule in [
+        "tcp dport 15012 return",
+        "oifname \"lo\" meta priority != 0:6 return",
+        "meta priority 0:6 return",
+    ] {
+        assert!(text.lines().any(|line| line.trim() == rule), "{rule}: {text}");
+    }
+    assert!(!text.contains("skuid") && !text.contains("skgid"), "{text}");
+    let dry = args(&[&INJECTED[..], &["--proxy-priority", "6", "--dry-run=iptables"]].concat());
+    assert!(
+        run(&dry, &mut Vec::new())
+            .unwrap_err()
+            .to_string()
+            .contains("--proxy-priority")
+    );
+}

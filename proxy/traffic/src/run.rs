@@ -6,8 +6,8 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::{Arc, Once};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use crate::plan::OUTBOUND;
 use crate::settings::{Role, Settings};
 use crate::svid::SvidStore;
 use crate::telemetry::{Telemetry, Workload};
+use crate::upstream::mark_sockets;
 use crate::worker::{Phase, Shared, Worker};
 
 /// Stack of a worker; only touched pages count.
@@ -368,6 +369,9 @@ pub fn shared(
 
 /// Runs the native data plane until a signal or the agent ends it.
 pub fn native(settings: Settings, log_level: LogLevel) -> anyhow::Result<()> {
+    if let Some(priority) = settings.socket_priority {
+        mark_sockets(priority);
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

@@ -112,6 +112,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Ports the process itself serves.
     pub ports: Ports,
+    /// The priority by which the capture rules know this process's connections, where they cannot by its user.
+    pub socket_priority: Option<u32>,
     /// `ISTIO_KUBE_APP_PROBERS` as given (JSON).
     pub app_probers: Option<String>,
     /// `ISTIO_PROMETHEUS_ANNOTATIONS` as given (JSON).
@@ -222,6 +224,10 @@ impl Settings {
             workers,
             drain,
             ports,
+            socket_priority: match variable("MIZZEN_SOCKET_PRIORITY").is_some_and(|value| !value.is_empty()) {
+                true => Some(parsed(variable, "MIZZEN_SOCKET_PRIORITY", "expected 1 to 6", 0)?),
+                false => None,
+            },
             app_probers: variable("ISTIO_KUBE_APP_PROBERS").filter(|v| !v.is_empty()),
             prometheus_annotations: variable("ISTIO_PROMETHEUS_ANNOTATIONS").filter(|v| !v.is_empty()),
             bind_all: if ip.is_ipv6() {

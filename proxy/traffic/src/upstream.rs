@@ -25,6 +25,8 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use dial::mark_sockets;
+
 /// How long an idle connection is kept when the cluster does not say.
 const IDLE_TIME: Duration = Duration::from_secs(300);
 

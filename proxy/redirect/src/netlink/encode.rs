@@ -23,6 +23,7 @@ const NESTED: u16 = 0x8000;
 const REG_VERDICT: u32 = 0;
 const REG: u32 = 1;
 
+const META_PRIORITY: u32 = 2;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_SKUID: u32 = 10;
@@ -217,6 +218,8 @@ fn conditions(out: &mut Vec<u8>, family: Family, condition: &Match) {
         Match::NotUid(id) => meta(out, META_SKUID, NOT_EQUAL, &id.to_ne_bytes()),
         Match::Gid(id) => meta(out, META_SKGID, EQUAL, &id.to_ne_bytes()),
         Match::NotGid(id) => meta(out, META_SKGID, NOT_EQUAL, &id.to_ne_bytes()),
+        Match::Priority(priority) => meta(out, META_PRIORITY, EQUAL, &priority.to_ne_bytes()),
+        Match::NotPriority(priority) => meta(out, META_PRIORITY, NOT_EQUAL, &priority.to_ne_bytes()),
     }
 }
 

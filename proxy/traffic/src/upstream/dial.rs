@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use mizzen_decide::naming::PeerNames;
@@ -94,6 +94,14 @@ pub(super) async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Conn
     Ok(conn)
 }
 
+/// How the capture rules know this process's connections where they cannot by its user.
+static PRIORITY: OnceLock<u32> = OnceLock::new();
+
+/// Gives all sockets that connect to upstreams a priority from now on. Only the first call counts.
+pub(crate) fn mark_sockets(priority: u32) {
+    let _ = PRIORITY.set(priority);
+}
+
 async fn socket(target: &Target) -> io::Result<TcpStream> {
     let socket = if target.address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -101,6 +109,9 @@ async fn socket(target: &Target) -> io::Result<TcpStream> {
         TcpSocket::new_v6()?
     };
     socket.set_nodelay(true)?;
+    if let Some(priority) = PRIORITY.get() {
+        socket2::SockRef::from(&socket).set_priority(*priority)?;
+    }
     if let Some(source) = target.cluster.bind
         && source.is_ipv4() == target.address.is_ipv4()
     {
