@@ -179,7 +179,7 @@ fn start_logging(default: &str) {
 fn start_logging_to(default: &str, file: std::fs::File) {
     let filter: Targets = default.parse().unwrap_or_default();
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::sync::Mutex::new(file))
+        .with_writer(std::sync::Arc::new(file))
         .with_ansi(false);
     tracing_subscriber::registry().with(filter).with(lines).init();
 }

@@ -20,6 +20,31 @@ pub(super) struct Table {
     users: Vec<(String, PathBuf)>,
 }
 
+/// Which user ids there are in the namespaces of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Users {
+    /// All that containers have.
+    Many,
+    /// One: an ordinary user to whom the system lends no others.
+    One,
+}
+
+impl Users {
+    /// Those of this process's user namespace.
+    pub(super) fn here() -> Self {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let count = |line: &str| line.split_whitespace().nth(2)?.parse::<u64>().ok();
+        if map.lines().filter_map(count).sum::<u64>() > 1 {
+            Self::Many
+        } else {
+            Self::One
+        }
+    }
+}
+
+/// The highest that takes no capability.
+const SIDECAR_PRIORITY: &str = "6";
+
 /// `NAME=PROGRAM`.
 pub(super) fn row(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
@@ -61,25 +86,28 @@ impl Table {
     }
 
     /// The rows for the node.
-    pub(super) fn images(&self) -> Images {
+    pub(super) fn images(&self, users: Users) -> Images {
         let images = Images::default();
         let own = |args: &[&str]| Image {
             program: self.own.clone(),
             args: args.iter().map(|word| (*word).to_owned()).collect(),
             ..Image::default()
         };
+        // A sidecar that is the same user as its application is told from it by its sockets.
+        let env = match users {
+            Users::Many => BTreeMap::new(),
+            Users::One => BTreeMap::from([("MIZZEN_SOCKET_PRIORITY".to_owned(), SIDECAR_PRIORITY.to_owned())]),
+        };
+        let sidecar = || Image {
+            env: env.clone(),
+            ..own(&["sidecar"])
+        };
         images.insert(format!("{REGISTRY}/mizzen"), own(&[]));
-        images.insert(format!("{REGISTRY}/mizzen-proxy"), own(&["sidecar"]));
+        images.insert(format!("{REGISTRY}/mizzen-proxy"), sidecar());
         images.insert(format!("{REGISTRY}/mizzen-app"), own(&["sample"]));
         if let Some(envoy) = &self.envoy {
             let files = BTreeMap::from([(PathBuf::from("/usr/local/bin/envoy"), envoy.clone())]);
-            images.insert(
-                format!("{REGISTRY}/mizzen-proxy-envoy"),
-                Image {
-                    files,
-                    ..own(&["sidecar"])
-                },
-            );
+            images.insert(format!("{REGISTRY}/mizzen-proxy-envoy"), Image { files, ..sidecar() });
         }
         for (name, program) in &self.users {
             images.insert(
@@ -150,11 +178,13 @@ mod tests {
             envoy: None,
             users: vec![("shop".to_owned(), "/s".into())],
         };
-        let images = table.images();
+        let images = table.images(Users::Many);
         assert_eq!(
             images.find("localhost/mizzen/mizzen-proxy:dev").unwrap().args,
             ["sidecar"]
         );
+        let env = |users| table.images(users).find("localhost/mizzen/mizzen-proxy").unwrap().env;
+        assert!(env(Users::Many).is_empty() && env(Users::One).contains_key("MIZZEN_SOCKET_PRIORITY"));
         assert_eq!(images.find("shop:1").unwrap().program, PathBuf::from("/s"));
         assert_eq!(images.find("localhost/mizzen/mizzen-proxy-envoy:dev"), None);
     }

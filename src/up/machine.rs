@@ -3,7 +3,7 @@
 
 use super::apps::{self, App};
 use super::handover::HostNetwork;
-use super::images::{REGISTRY, TAG, Table};
+use super::images::{REGISTRY, TAG, Table, Users};
 use super::inside::Inside;
 use super::state::{Record, State, write_private};
 use super::{gateway, namespaces};
@@ -158,7 +158,7 @@ impl Machine {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         progress.start("cluster");
-        let started = inside.insert(Inside::start(&self.state, api, self.images.images(), host).await?);
+        let started = inside.insert(Inside::start(&self.state, api, self.images.images(Users::here()), host).await?);
         let client = started.client.clone();
         started.tasks.spawn(gateway::serve(gateway, client.clone()));
         let kubeconfig = self.state.join("kubeconfig");
@@ -205,7 +205,7 @@ impl Machine {
         ));
         add("kubectl get smcp,smmr,pods -A");
         if self.sample {
-            add("kubectl apply -n tutorial -f e2e/scenarios/canary/90-10.yaml");
+            add("cd e2e/scenarios/canary && kubectl apply -n tutorial -f destination-rule.yaml -f 90-10.yaml");
         }
         if !self.images.has_envoy() {
             text.push_str("There is no Envoy: pods that ask for that data plane need one in PATH or --envoy PATH.\n");
