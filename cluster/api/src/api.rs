@@ -119,6 +119,8 @@ pub(crate) struct Inner {
     pub(crate) webhooks: admission::Webhooks,
     /// Held from choosing a cluster IP or node port until the Service has it.
     pub(crate) allocation: Arc<tokio::sync::Mutex<()>>,
+    /// When old events were last removed, in seconds since the epoch.
+    pub(crate) events_pruned: std::sync::atomic::AtomicI64,
     /// Held while definitions are taken over, so that the last one wins.
     pub(crate) definitions: tokio::sync::Mutex<()>,
 }
@@ -157,6 +159,7 @@ impl Api {
                 roles: auth::RoleCache::default(),
                 webhooks: admission::Webhooks::default(),
                 allocation: Arc::default(),
+                events_pruned: std::sync::atomic::AtomicI64::new(0),
                 definitions: tokio::sync::Mutex::new(()),
                 options,
             }),

@@ -9,15 +9,19 @@ use crate::kinds::Resource;
 use crate::rbac;
 use crate::schema::crd;
 use crate::store::Expect;
-use crate::timestamp::rfc3339;
+use crate::timestamp::{parse, rfc3339};
 use crate::verbs::object::{commit, is_finished};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Holds a definition until its objects are gone.
 pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 const CLUSTER_ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
+/// How long events are kept, as by Kubernetes.
+const EVENT_SECONDS: i64 = 3600;
+const EVENTS_PRUNED_EVERY: i64 = 300;
 /// How often aggregation is gone through: roles may gather from roles that gather.
 const AGGREGATION_PASSES: usize = 4;
 
@@ -32,6 +36,40 @@ pub(crate) async fn written(api: &Api, resource: &Resource, value: &Value) {
         }
     } else if resource.is("rbac.authorization.k8s.io", "clusterroles") {
         aggregate(api).await;
+    } else if &*resource.collection == "events" {
+        prune_events(api).await;
+    }
+}
+
+/// Removes events that nobody has added to for an hour, at most every few minutes.
+async fn prune_events(api: &Api) {
+    let now = api.now().unix_timestamp();
+    if now - api.inner.events_pruned.load(Ordering::Relaxed) < EVENTS_PRUNED_EVERY {
+        return;
+    }
+    api.inner.events_pruned.store(now, Ordering::Relaxed);
+    let kinds = api.inner.registry.current();
+    let Some(resource) = kinds.resource("", "v1", "events") else {
+        return;
+    };
+    let (_, all) = api.inner.store.list("events", "", None);
+    for stored in all {
+        let event = convert::value(resource, &stored);
+        let times = [
+            "/lastTimestamp",
+            "/series/lastObservedTime",
+            "/eventTime",
+            "/metadata/creationTimestamp",
+        ];
+        let last = times
+            .iter()
+            .filter_map(|pointer| parse(json::text(&event, pointer)))
+            .max();
+        if last.is_some_and(|last| now - last.unix_timestamp() > EVENT_SECONDS)
+            && let Err(error) = commit(api, resource, event, Expect::Revision(stored.revision), true).await
+        {
+            tracing::debug!(%error, "an event changed while it was removed");
+        }
     }
 }
 

@@ -8,7 +8,7 @@ mod custom;
 
 pub use custom::{Custom, ScalePaths};
 
-use crate::schema::{Definitions, Schema};
+use crate::schema::Schema;
 use crate::status::qualified;
 use crate::table::Columns;
 use parking_lot::RwLock;
@@ -88,18 +88,6 @@ impl Resource {
     /// Whether this is the built-in resource of that group and plural.
     pub fn is(&self, group: &str, plural: &str) -> bool {
         self.custom.is_none() && self.group == group && self.plural == plural
-    }
-
-    /// The apiVersion that objects are stored with.
-    pub fn storage_api_version(&self) -> String {
-        match &self.custom {
-            Some(custom) => api_version(&self.group, &custom.storage_version),
-            None => match (self.group.as_str(), self.plural.as_str()) {
-                ("events.k8s.io", _) => "v1".to_owned(),
-                ("autoscaling", _) => "autoscaling/v2".to_owned(),
-                _ => self.api_version(),
-            },
-        }
     }
 }
 
@@ -216,11 +204,6 @@ impl Registry {
             Some(custom) => custom.columns.clone(),
             None => Columns::of(&resource.group, &resource.plural),
         }
-    }
-
-    /// The definitions that the schemas refer to.
-    pub fn definitions(&self) -> &Definitions {
-        self.schemas.definitions()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can be done with objects, one file per verb.
 
+pub(crate) mod body;
 pub(crate) mod delete;
 pub(crate) mod object;
 pub(crate) mod patch;

@@ -608,3 +608,19 @@ async fn a_namespace_ends_when_its_finalizer_is_removed() {
     client.put("/api/v1/namespaces/n/finalize", &last).await.ok();
     assert_eq!(client.get("/api/v1/namespaces/n").await.code, 404);
 }
+
+#[tokio::test]
+async fn an_event_is_shown_by_both_groups_and_kept_from_its_creation_on() {
+    let client = Client::new(&memory().await);
+    let events = "/api/v1/namespaces/default/events";
+    let event = |name: &str, at: &str| json!({"metadata": {"name": name}, "lastTimestamp": at, "involvedObject": {"namespace": "default", "name": "x"}});
+    client.post(events, &event("first", "2020-01-01T00:00:00Z")).await.ok();
+    let list = client.get(events).await.ok();
+    // Its own creation is new, whatever it says of the past.
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    let other = client
+        .get("/apis/events.k8s.io/v1/namespaces/default/events/first")
+        .await
+        .ok();
+    assert_eq!(other["regarding"]["name"], "x");
+}

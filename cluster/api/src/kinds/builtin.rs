@@ -145,10 +145,6 @@ pub(super) struct Schemas {
 }
 
 impl Schemas {
-    pub(super) fn definitions(&self) -> &Definitions {
-        &self.definitions
-    }
-
     pub(super) fn of(&self, group: &str, version: &str, kind: &str) -> Option<Schema> {
         let mut loaded = self.loaded.lock();
         let name = api_version(group, version);

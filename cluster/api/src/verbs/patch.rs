@@ -1,6 +1,7 @@
 //! patch: JSON patch, merge patch, strategic merge patch, server-side apply.
 
-use super::object::{self, check_options, modify};
+use super::body::{self, check_options};
+use super::object::{self, modify};
 use super::read::respond_object;
 use crate::apply::{self, ApplyError, Writer};
 use crate::json;
@@ -15,12 +16,12 @@ use serde_json::{Value, json};
 
 const ACCEPTED_CUSTOM: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
-pub(crate) async fn patch(call: &mut Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn patch(call: &mut Call, text: &[u8]) -> Result<Response<Body>, ApiError> {
     check_options(call, "PatchOptions")?;
     let media_type = negotiate::media_type(&call.headers).to_owned();
     let custom = call.resource.custom.is_some();
     match media_type.as_str() {
-        "application/apply-patch+yaml" => return apply(call, body).await,
+        "application/apply-patch+yaml" => return apply(call, text).await,
         "application/json-patch+json" | "application/merge-patch+json" => {}
         "application/strategic-merge-patch+json" if !custom => {}
         _ => {
@@ -36,7 +37,7 @@ pub(crate) async fn patch(call: &mut Call, body: &[u8]) -> Result<Response<Body>
         let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
     }
-    let (change, duplicates) = schema::parse_json(body).map_err(|error| {
+    let (change, duplicates) = schema::parse_json(text).map_err(|error| {
         let why = if error.is_eof() {
             "unexpected end of JSON input".to_owned()
         } else {
@@ -56,10 +57,10 @@ pub(crate) async fn patch(call: &mut Call, body: &[u8]) -> Result<Response<Body>
                 json::text(&new, "/kind"),
                 json::text(&new, "/apiVersion")
             );
-            return Err(object::wrong_patch(&new, &why));
+            return Err(body::wrong_patch(&new, &why));
         }
         let told = call.warnings.len();
-        object::clean(call, &mut new, duplicates.clone(), &kind, &group, &version)?;
+        body::clean(call, &mut new, duplicates.clone(), &kind, &group, &version)?;
         // Another attempt says the same again.
         let mut position = 0;
         call.warnings.retain({
@@ -107,12 +108,12 @@ fn patched(call: &Call, media_type: &str, old: &Value, change: &Value) -> Result
 }
 
 /// Server-side apply; what is missing is created.
-async fn apply(call: &mut Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
+async fn apply(call: &mut Call, text: &[u8]) -> Result<Response<Body>, ApiError> {
     if call.info.query.text("fieldManager").is_empty() {
         let error = FieldError::required("fieldManager", "is required for apply patch");
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
     }
-    let mut config = negotiate::yaml(body)?.value;
+    let mut config = negotiate::yaml(text)?.value;
     if !config.is_object() {
         return Err(ApiError::bad_request("error decoding YAML: the patch is no object"));
     }

@@ -1,6 +1,7 @@
 //! The `scale` of workloads and custom resources: `autoscaling/v1` Scale.
 
-use super::object::{check_options, modify};
+use super::body::check_options;
+use super::object::modify;
 use super::read;
 use crate::json;
 use crate::kinds::ScalePaths;

@@ -1,6 +1,7 @@
 //! create and update.
 
-use super::object::{self, check_options, modify};
+use super::body::{self, check_options};
+use super::object::{self, modify};
 use super::read::respond_object;
 use crate::json;
 use crate::negotiate::Body;
@@ -8,9 +9,9 @@ use crate::service::Call;
 use crate::status::ApiError;
 use http::Response;
 
-pub(crate) async fn create(call: &mut Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn create(call: &mut Call, text: &[u8]) -> Result<Response<Body>, ApiError> {
     check_options(call, "CreateOptions")?;
-    let new = object::read(call, body)?;
+    let new = body::read(call, text)?;
     call.info.name = json::text(&new, "/metadata/name").to_owned();
     let value = object::create(call, new, false).await?;
     Ok(respond_object(call, 201, &value))
@@ -34,9 +35,9 @@ fn creates_on_update(call: &Call) -> bool {
         )
 }
 
-pub(crate) async fn update(call: &mut Call, body: &[u8]) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn update(call: &mut Call, text: &[u8]) -> Result<Response<Body>, ApiError> {
     check_options(call, "UpdateOptions")?;
-    let new = object::read(call, body)?;
+    let new = body::read(call, text)?;
     if creates_on_update(call) && super::read::find(call).is_err() {
         let mut new = new;
         json::default(json::object(&mut new, "metadata"), "name", call.info.name.clone());
