@@ -501,7 +501,7 @@ async fn a_token_names_its_service_account_until_its_pod_is_gone() {
         .ok();
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let pod = client.post(&format!("{core}/pods"), &pod).await.ok();
-    let request = json!({"spec": {"audiences": ["istio-ca"], "expirationSeconds": 600,
+    let request = json!({"spec": {"audiences": ["vault"], "expirationSeconds": 600,
         "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod["metadata"]["uid"]}}});
     let answer = client
         .post(&format!("{core}/serviceaccounts/default/token"), &request)
@@ -510,7 +510,7 @@ async fn a_token_names_its_service_account_until_its_pod_is_gone() {
     let token = answer["status"]["token"].as_str().unwrap();
     let review = |audience: &str| json!({"spec": {"token": token, "audiences": [audience]}});
     let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
-    let known = client.post(reviews, &review("istio-ca")).await.ok();
+    let known = client.post(reviews, &review("vault")).await.ok();
     assert_eq!(known["status"]["authenticated"], true);
     assert_eq!(
         known["status"]["user"]["username"],
@@ -523,7 +523,7 @@ async fn a_token_names_its_service_account_until_its_pod_is_gone() {
     let elsewhere = client.post(reviews, &review("other")).await.ok();
     assert_eq!(elsewhere["status"].get("authenticated"), None);
     client.delete(&format!("{core}/pods/p")).await.ok();
-    let gone = client.post(reviews, &review("istio-ca")).await.ok();
+    let gone = client.post(reviews, &review("vault")).await.ok();
     assert_eq!(gone["status"].get("authenticated"), None);
     let short = json!({"spec": {"expirationSeconds": 10}});
     assert_eq!(

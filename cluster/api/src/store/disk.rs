@@ -5,6 +5,7 @@ use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -56,7 +57,11 @@ pub(super) struct Row {
 type Loaded = Vec<(Arc<str>, Stored)>;
 
 fn open_file(path: &Path) -> Result<Database, redb::DatabaseError> {
-    Database::builder().set_cache_size(CACHE).create(path)
+    let database = Database::builder().set_cache_size(CACHE).create(path)?;
+    // Secrets are in it.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|error| redb::DatabaseError::Storage(redb::StorageError::Io(error)))?;
+    Ok(database)
 }
 
 impl Disk {
@@ -194,6 +199,7 @@ mod tests {
         // As a failed commit leaves it.
         disk.database = None;
         disk.commit(8, &[row("later")], || vec![row("acknowledged")]).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(disk);
         let (_, revision, objects) = Disk::open(&path).unwrap();
         let names: Vec<String> = objects.iter().map(|(_, stored)| stored.key.1.to_string()).collect();

@@ -154,7 +154,7 @@ impl Watcher {
         Ok(events)
     }
 
-    /// Waits until something changed; `false` when the store is closed. May be dropped and called again.
+    /// Waits until something changed in the collection. May be dropped and called again.
     pub async fn changed(&mut self) -> bool {
         self.changed.changed().await.is_ok()
     }
