@@ -25,7 +25,10 @@ pub(crate) struct Running {
     /// As which its program was started; others in it are started alike.
     pub(crate) order: Order,
     pub(crate) namespaces: Option<Arc<Namespaces>>,
-    pub(crate) stdin: Option<tokio::io::unix::AsyncFd<std::fs::File>>,
+    /// Its standard input, where it has one that is still open.
+    pub(crate) stdin: tokio::sync::Mutex<Option<tokio::io::unix::AsyncFd<std::fs::File>>>,
+    /// The first who is attached closes it (`stdinOnce`).
+    pub(crate) stdin_once: bool,
     /// Its standard streams are a terminal: this is the other side.
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) cgroup: Option<std::path::PathBuf>,

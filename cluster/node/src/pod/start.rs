@@ -139,7 +139,8 @@ impl Start<'_> {
             output,
             order,
             namespaces: self.namespaces.clone(),
-            stdin,
+            stdin: stdin.into(),
+            stdin_once: container.stdin_once == Some(true),
             terminal,
             cgroup,
         })

@@ -200,9 +200,12 @@ async fn attach(wanted: &Wanted, ends: Ends) -> i32 {
     let mut stdin = ends.stdin;
     let input = async {
         while let Some(bytes) = stdin.recv().await {
-            if let Some(to) = &running.stdin {
+            if let Some(to) = &*running.stdin.lock().await {
                 _ = logs::write(to, &bytes).await;
             }
+        }
+        if running.stdin_once && wanted.stdin {
+            running.stdin.lock().await.take();
         }
         std::future::pending::<()>().await;
     };
