@@ -247,7 +247,8 @@ fn bound(call: &Call, value: &Value, account: &str) -> Result<Option<Bound>, Api
         ("v1", "Secret") => "secrets",
         (version, kind) => {
             return Err(ApiError::bad_request(format!(
-                "cannot bind token to object of type {version}, Kind={kind}"
+                "cannot bind token to object of type {}{version}, Kind={kind}",
+                if version.contains('/') { "" } else { "/" }
             )));
         }
     };

@@ -210,6 +210,14 @@ async fn pod_request(
     let stored = api.inner.store.get("pods", &info.namespace, &info.name);
     let stored = stored.ok_or_else(|| ApiError::not_found("", "pods", &info.name))?;
     let pod = api.value(resource, &stored);
+    check_container(info, &pod)?;
+    if crate::json::text(&pod, "/spec/nodeName").is_empty() {
+        if info.subresource == "log" {
+            return Ok(negotiate::respond_text(200, ""));
+        }
+        let message = format!("pod {} does not have a host assigned", info.name);
+        return Err(ApiError::bad_request(message));
+    }
     let Some(nodes) = &api.inner.options.nodes else {
         let message = format!(
             "no node is connected: {} of pod {:?} cannot be served",
@@ -217,7 +225,6 @@ async fn pod_request(
         );
         return Err(ApiError::new(503, "ServiceUnavailable", message));
     };
-    check_container(info, &pod)?;
     let target = PodRequest {
         namespace: info.namespace.clone(),
         name: info.name.clone(),

@@ -624,3 +624,30 @@ async fn an_event_is_shown_by_both_groups_and_kept_from_its_creation_on() {
         .ok();
     assert_eq!(other["regarding"]["name"], "x");
 }
+
+#[tokio::test]
+async fn a_stream_of_a_pod_needs_its_container_and_its_node() {
+    let client = Client::new(&memory().await);
+    let core = "/api/v1/namespaces/default";
+    let account = json!({"metadata": {"name": "default"}});
+    client.post(&format!("{core}/serviceaccounts"), &account).await.ok();
+    let containers = json!([{"name": "a", "image": "i"}, {"name": "c", "image": "i"}]);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": containers}});
+    client.post(&format!("{core}/pods"), &pod).await.ok();
+    let message = "a container name must be specified for pod p, choose one of: [a c]";
+    assert_eq!(
+        client.get(&format!("{core}/pods/p/log")).await.refusal(),
+        (400, message)
+    );
+    let other = client.get(&format!("{core}/pods/p/log?container=z")).await;
+    assert_eq!(other.refusal(), (400, "container z is not valid for pod p"));
+    let exec = client
+        .post(&format!("{core}/pods/p/exec?container=a&command=ls"), &json!({}))
+        .await;
+    assert_eq!(exec.refusal(), (400, "pod p does not have a host assigned"));
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    client.post(&format!("{core}/pods/p/binding"), &binding).await.ok();
+    let message = "no node is connected: log of pod \"p\" cannot be served";
+    let log = client.get(&format!("{core}/pods/p/log?container=a")).await;
+    assert_eq!(log.refusal(), (503, message));
+}

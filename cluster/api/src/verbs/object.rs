@@ -206,6 +206,9 @@ fn check(call: &Call, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
 
 /// Records who wrote which fields.
 fn track(call: &Call, old: Option<&Value>, new: &mut Value) {
+    if call.info.subresource == "finalize" {
+        return;
+    }
     let Some(schema) = call.api.inner.registry.schema(&call.resource) else {
         return;
     };

@@ -272,6 +272,7 @@ pub(crate) fn list(call: &Call) -> Result<Response<Body>, ApiError> {
     check_match(call, false)?;
     let query = &call.info.query;
     let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0);
+    query.number("timeoutSeconds")?;
     let resume = match query.text("continue") {
         "" => None,
         text => Some(Continue::read(text)?),
