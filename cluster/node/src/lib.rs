@@ -11,6 +11,9 @@
 //! a mount namespace of its own. All that it starts ends with it, however it ends: namespaces are held by descriptors, and the first
 //! process of every container dies with the thread that made it. (A first process that gives up root or runs a set-user-id program loses
 //! that bond; if the node itself is in a process namespace of its own, nothing can outlive it.)
+//!
+//! Not there: IPv6, persistent volume claims, ephemeral containers, session affinity, seccomp and AppArmor profiles, huge pages, swap,
+//! following of redirects in HTTP probes, mount propagation, and resizing in place.
 
 mod cgroups;
 mod config;

@@ -593,6 +593,19 @@ async fn services_names_and_the_outside(world: &World) {
     ] {
         assert_eq!(ask(address.clone()).await, "WORD", "{address}");
     }
+    let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in ["shop", "default", "svc", "cluster", "local"] {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let mut server = TcpStream::connect("10.244.0.1:53").await.unwrap();
+    server.write_u16(u16::try_from(query.len()).unwrap()).await.unwrap();
+    server.write_all(&query).await.unwrap();
+    let mut answer = vec![0; usize::from(server.read_u16().await.unwrap())];
+    server.read_exact(&mut answer).await.unwrap();
+    let own: Ipv4Addr = cluster.parse().unwrap();
+    assert!(answer.ends_with(&own.octets()), "names are answered over TCP too");
     let get = |name: &str, address: &str| json!({"name": name, "image": "get", "args": [address]});
     world
         .pod(

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    Pod, PodCondition, PodIP, PodStatus,
+    Pod, PodCondition, PodIP, PodStatus, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -119,6 +119,18 @@ fn container_status(container: &Container) -> ContainerStatus {
         },
         State::Ended(end) => ended(end),
     };
+    // What a kubelet says of a container that the runtime knows.
+    let runs = !matches!(container.state, State::Waiting { .. }) || container.last.is_some();
+    let resources = container.spec.resources.clone().unwrap_or_default();
+    let mounts = container.spec.volume_mounts.as_ref().map(|mounts| {
+        let status = |mount: &VolumeMount| VolumeMountStatus {
+            mount_path: mount.mount_path.clone(),
+            name: mount.name.clone(),
+            read_only: mount.read_only,
+            recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+        };
+        mounts.iter().map(status).collect()
+    });
     ContainerStatus {
         name: container.spec.name.clone(),
         image: container.spec.image.clone().unwrap_or_default(),
@@ -129,6 +141,9 @@ fn container_status(container: &Container) -> ContainerStatus {
         ready: container.ready || (container.kind == Kind::Init && container.ended().is_some_and(|e| e.code == 0)),
         started: Some(container.started),
         restart_count: container.restarts,
+        resources: runs.then(|| resources.clone()),
+        allocated_resources: resources.requests.filter(|_| runs),
+        volume_mounts: mounts.filter(|_| runs),
         ..ContainerStatus::default()
     }
 }
