@@ -2,7 +2,11 @@
 //! come with a CustomResourceDefinition. Out: deletions, and finalizers and owner references taken away. Nothing is deleted on the
 //! word of a watch: the object and its owners are asked for first.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use http::Method;
@@ -51,6 +55,8 @@ struct Collector {
     resources: Mutex<Vec<Resource>>,
     looks: Queue,
     definitions: Notify,
+    /// Objects with an owner of a kind that was not served: looked at again when new kinds are.
+    unsure: Mutex<BTreeSet<String>>,
 }
 
 /// Collects garbage forever.
@@ -61,6 +67,7 @@ pub(crate) async fn run(client: Client) {
         resources: Mutex::default(),
         looks: Queue::default(),
         definitions: Notify::new(),
+        unsure: Mutex::default(),
     });
     let mut tasks = JoinSet::new();
     let (ready_tx, mut ready) = watch::channel(false);
@@ -111,11 +118,16 @@ impl Collector {
                             tasks.spawn(self.clone().follow(resource, listed_tx))
                         });
                     }
+                    let new = !listed.is_empty();
                     for mut listed in listed {
                         // A resource that cannot be listed must not keep all others from being collected.
                         let _ = tokio::time::timeout(REFRESH, listed.wait_for(|listed| *listed)).await;
                     }
                     ready.send_replace(true);
+                    if new {
+                        let unsure = std::mem::take(&mut *self.unsure.lock());
+                        unsure.iter().for_each(|uid| self.looks.add(Key::new("", uid)));
+                    }
                 }
                 Err(error) => tracing::debug!(%error, "discovery failed"),
             }
@@ -182,7 +194,7 @@ impl Collector {
         }
         let mut owners = Vec::new();
         for owner in meta.owner_references.clone().unwrap_or_default() {
-            let how = self.owner(&owner, &node.namespace).await?;
+            let how = self.owner(uid, &owner, &node.namespace).await?;
             owners.push((owner, how));
         }
         let has_dependents = !self.graph.lock().dependents(uid).is_empty();
@@ -242,7 +254,7 @@ impl Collector {
     }
 
     /// What an owner is; it is in the namespace of its dependent or in none.
-    async fn owner(&self, owner: &OwnerReference, namespace: &str) -> Result<Owner, kube::Error> {
+    async fn owner(&self, dependent: &str, owner: &OwnerReference, namespace: &str) -> Result<Owner, kube::Error> {
         let known = self.graph.lock().node(&owner.uid).cloned();
         let resource = self
             .resources
@@ -256,6 +268,7 @@ impl Collector {
             .cloned();
         let Some(resource) = resource else {
             // A kind that is not served: its objects may come back with it, so nothing is deleted for now.
+            self.unsure.lock().insert(dependent.to_owned());
             return Ok(Owner::Solid);
         };
         if let Some(node) = known {

@@ -1,3 +1,5 @@
+// N1
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 

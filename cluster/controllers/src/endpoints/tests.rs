@@ -1,3 +1,5 @@
+// N1
+
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
     policy::v1::PodDisruptionBudget,

@@ -1,3 +1,5 @@
+// N1
+
 use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
 use serde_json::{Value, json};
 
