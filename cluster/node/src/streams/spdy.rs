@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -22,6 +21,10 @@ use super::{Refusal, StreamBody};
 use crate::launch::inside;
 use crate::sandbox::Namespaces;
 
+mod headers;
+
+use headers::Headers;
+
 const VERSION: &str = "x-stream-protocol-version";
 const SYN_STREAM: u16 = 1;
 const SYN_REPLY: u16 = 2;
@@ -31,7 +34,6 @@ const GOAWAY: u16 = 7;
 const FIN: u8 = 1;
 /// Bounds for what the other side sends.
 const FRAME_BYTES: usize = 1 << 20;
-const HEADER_BYTES: usize = 64 << 10;
 const STREAMS: usize = 4096;
 
 /// Chooses among the protocols that a request offers.
@@ -204,74 +206,6 @@ fn data(stream: u32, flags: u8, body: &[u8]) -> Bytes {
     out.put_u32(u32::from(flags) << 24 | u32::try_from(body.len()).unwrap_or(0));
     out.put_slice(body);
     out.freeze()
-}
-
-/// The compression of headers, whose state spans a connection.
-struct Headers {
-    inflate: Decompress,
-    deflate: Compress,
-}
-
-impl Headers {
-    fn new() -> Self {
-        Self {
-            inflate: Decompress::new(true),
-            deflate: Compress::new(Compression::fast(), true),
-        }
-    }
-
-    fn read(&mut self, mut block: &[u8]) -> Option<HashMap<String, String>> {
-        let mut plain = Vec::with_capacity(4096);
-        let mut primed = false;
-        while !block.is_empty() {
-            let before = self.inflate.total_in();
-            match self.inflate.decompress_vec(block, &mut plain, FlushDecompress::Sync) {
-                Ok(_) => {}
-                Err(error) if error.needs_dictionary().is_some() && !primed => {
-                    primed = true;
-                    self.inflate.set_dictionary(DICTIONARY).ok()?;
-                }
-                Err(_) => return None,
-            }
-            let used = usize::try_from(self.inflate.total_in() - before).ok()?;
-            block = block.get(used..)?;
-            if plain.len() == plain.capacity() {
-                if plain.len() >= HEADER_BYTES {
-                    return None;
-                }
-                plain.reserve(4096);
-            } else if used == 0 && !primed {
-                break;
-            }
-        }
-        parse(&plain)
-    }
-
-    /// A block without headers.
-    fn empty(&mut self) -> Option<Vec<u8>> {
-        let mut out = Vec::with_capacity(64);
-        self.deflate.compress_vec(&[0; 4], &mut out, FlushCompress::Sync).ok()?;
-        Some(out)
-    }
-}
-
-fn parse(plain: &[u8]) -> Option<HashMap<String, String>> {
-    let mut rest = plain;
-    let number = |rest: &mut &[u8]| -> Option<usize> {
-        let (head, tail) = rest.split_at_checked(4)?;
-        *rest = tail;
-        usize::try_from(u32::from_be_bytes(head.try_into().ok()?)).ok()
-    };
-    let text = |rest: &mut &[u8]| -> Option<String> {
-        let length = number(rest)?;
-        let (head, tail) = rest.split_at_checked(length)?;
-        *rest = tail;
-        Some(String::from_utf8_lossy(head).into_owned())
-    };
-    let count = number(&mut rest)?;
-    (0..count)
-        .map(|_| Some((text(&mut rest)?.to_lowercase(), text(&mut rest)?)))
-        .collect()
 }
 
 /// A program's channels as streams.
@@ -473,9 +407,6 @@ async fn forward(
         _ = frames.send(data(stream, FIN, &[])).await;
     }
 }
-
-/// The dictionary of the protocol's third version: common header names and values, each after its length.
-const DICTIONARY: &[u8] = include_bytes!("spdy/dictionary");
 
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,6 @@
+use flate2::{Compress, Compression, FlushCompress};
+
+use super::headers::DICTIONARY;
 use super::*;
 
 /// A client's headers, compressed as clients do.
