@@ -99,7 +99,9 @@ impl LogWriter {
         let mut state = self.shared.lines.lock();
         state.closed = true;
         self.shared.more.notify_one();
-        self.shared.ended.wait_while_for(&mut state, |state| !state.ended, limit);
+        self.shared
+            .ended
+            .wait_while_for(&mut state, |state| !state.ended, limit);
     }
 }
 
