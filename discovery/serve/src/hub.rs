@@ -4,6 +4,7 @@
 //! encoded resource. A change of the mesh drops just what it may touch and marks those names in the mailboxes of the
 //! streams; what is dropped is translated again when the first stream looks at it. Nothing is translated for nobody.
 
+mod audience;
 mod source;
 mod store;
 mod vetting;
@@ -22,16 +23,17 @@ use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
 use crate::{status::StatusEvent, watch::Refused};
+use audience::Vettings;
 pub(crate) use source::HubSource;
 use store::{Reader, Store};
-use vetting::{Verdict, Vetting};
+use vetting::Verdict;
 
 /// The state of the mesh, what is encoded of it, and the streams that are to be told of changes.
 pub(crate) struct Hub {
     gate: Arc<RwLock<()>>,
     mesh: RwLock<Option<Arc<Mesh>>>,
     store: Store,
-    vetting: Mutex<Vetting>,
+    vetting: Mutex<Vettings>,
     streams: Mutex<BTreeMap<StreamId, Stream>>,
     states: watch::Sender<u64>,
     status_tx: mpsc::Sender<StatusEvent>,

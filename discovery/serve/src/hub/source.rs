@@ -9,7 +9,7 @@ use mizzen_xds::{Mailbox, Nack, Opened, Refused, Resource, ResourceType, Source,
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::Hub;
+use super::{Hub, audience::Audience};
 use crate::status::StatusEvent;
 
 /// `MIZZEN_ON_DEMAND` in a node's metadata: the proxy asks for virtual hosts when traffic needs them.
@@ -144,7 +144,7 @@ impl Source for HubSource {
         if kind != ResourceType::Route {
             return;
         }
-        {
+        let audience = {
             let mut streams = self.0.streams.lock();
             let Some(known) = streams.get_mut(&stream).filter(|known| !known.view.scope.native()) else {
                 return;
@@ -152,9 +152,10 @@ impl Source for HubSource {
             for resource in resources {
                 known.accepted.insert(resource.name().clone(), resource.clone());
             }
-        }
+            Audience::of(&known.view.scope)
+        };
         for resource in resources {
-            let verdict = self.0.vetting.lock().accepted(resource);
+            let verdict = self.0.vetting.lock().accepted(&audience, resource);
             self.0.act(verdict);
         }
     }
@@ -181,13 +182,14 @@ impl Source for HubSource {
 impl Hub {
     /// Finds out whose routes made an Envoy refuse a table. Tells whether somebody's did.
     fn blame(&self, stream: StreamId, nack: &Nack) -> bool {
-        let accepted: Vec<_> = {
+        let (audience, accepted): (_, Vec<_>) = {
             let streams = self.streams.lock();
             let Some(known) = streams.get(&stream).filter(|known| !known.view.scope.native()) else {
                 return false;
             };
             let last = |resource: &Arc<Resource>| known.accepted.get(resource.name()).cloned();
-            nack.resources.iter().map(last).collect()
+            let accepted = nack.resources.iter().map(last).collect();
+            (Audience::of(&known.view.scope), accepted)
         };
         let mut explained = true;
         for (resource, accepted) in nack.resources.iter().zip(accepted) {
@@ -195,7 +197,7 @@ impl Hub {
             let verdict = self
                 .vetting
                 .lock()
-                .refused(stream, resource, &nack.message, last, Instant::now());
+                .refused(&audience, stream, resource, &nack.message, last, Instant::now());
             explained &= verdict.explained;
             self.act(verdict);
         }

@@ -10,7 +10,10 @@ use mizzen_translate::{Scope, SharedKeys, affected, names, names_affected, resou
 use mizzen_xds::{Dirty, Resource, ResourceSet, ResourceType};
 use parking_lot::Mutex;
 
-use super::{type_url, vetting::Vetting};
+use super::{
+    audience::{Audience, Vettings},
+    type_url,
+};
 
 #[derive(Default)]
 pub(crate) struct Store {
@@ -34,7 +37,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) scope: &'a Arc<Scope>,
     /// The scope's keys in this mesh.
     pub(crate) keys: &'a SharedKeys,
-    pub(crate) vetting: &'a Mutex<Vetting>,
+    pub(crate) vetting: &'a Mutex<Vettings>,
 }
 
 /// One resource as proxies of one shared key get it.
@@ -77,7 +80,7 @@ impl Store {
             Arc::new(match body {
                 Some(body) => {
                     let vetted = if kind == ResourceType::Route {
-                        reader.vetting.lock().vet(&body)
+                        reader.vetting.lock().vet(&Audience::of(scope), &body)
                     } else {
                         None
                     };

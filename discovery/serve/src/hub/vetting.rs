@@ -2,7 +2,7 @@
 //!
 //! One virtual service's routes that Envoy does not take would keep it from taking any other's. So routes that no proxy ever
 //! accepted are suspects when the whole is refused; Envoy's message may narrow them down. A single suspect is guilty: its
-//! routes are left out, everywhere, until the virtual service changes. In their place stands what the proxy accepted of them
+//! routes are left out, for all of the refusing proxy's [`Audience`](super::audience::Audience), until the virtual service changes. In their place stands what the proxy accepted of them
 //! last, or an answer 503. Several suspects are all left out, then let in again by and by (a trial), until what makes the
 //! proxy refuse is found: it takes about twice the logarithm of their number, for each one guilty.
 //!
@@ -55,7 +55,7 @@ struct Trial {
     /// To be let in again.
     waiting: VecDeque<u64>,
     /// Let in; no proxy has said anything yet.
-    released: Vec<u64>,
+    released: Vec<(u64, ObjectKey)>,
     /// How many are let in at a time.
     step: usize,
     message: String,
@@ -75,6 +75,13 @@ pub(crate) struct Verdict {
 }
 
 impl Vetting {
+    pub(super) fn knowing(known: Refused) -> Self {
+        Self {
+            known,
+            ..Self::default()
+        }
+    }
+
     /// The table without what is left out; nothing if it has none of that.
     pub(crate) fn vet(&self, table: &[u8]) -> Option<Vec<u8>> {
         if self.blocked.is_empty() {
@@ -102,7 +109,7 @@ impl Vetting {
     fn go_on(&mut self, verdict: &mut Verdict) {
         let Some(trial) = &mut self.trial else { return };
         let let_in = !trial.released.is_empty();
-        trial.released.retain(|id| !self.vouched.contains(id));
+        trial.released.retain(|(id, _)| !self.vouched.contains(id));
         if !trial.released.is_empty() {
             return;
         }
@@ -116,7 +123,7 @@ impl Vetting {
             for id in std::iter::once(id).chain(trial.waiting.drain(..rest)) {
                 if let Some(blocked) = self.blocked.remove(&id) {
                     verdict.tables.insert(blocked.table);
-                    trial.released.push(id);
+                    trial.released.push((id, blocked.object));
                 }
             }
         }
@@ -145,7 +152,7 @@ impl Vetting {
             // Only what was let in can be new to it.
             let released: Vec<_> = suspects
                 .iter()
-                .filter(|part| trial.released.contains(&part.id))
+                .filter(|part| trial.released.iter().any(|(id, _)| *id == part.id))
                 .cloned()
                 .collect();
             if !released.is_empty() {
@@ -188,7 +195,7 @@ impl Vetting {
         let ids = suspects.iter().map(|part| part.id);
         match &mut self.trial {
             Some(trial) => {
-                trial.released.retain(|id| !self.blocked.contains_key(id));
+                trial.released.retain(|(id, _)| !self.blocked.contains_key(id));
                 if !guilty {
                     // What was let in beside them comes again later, in smaller portions.
                     ids.rev().for_each(|id| trial.waiting.push_front(id));
@@ -226,7 +233,10 @@ impl Vetting {
         });
         if let Some(trial) = &mut self.trial {
             trial.waiting.retain(|id| self.blocked.contains_key(id));
+            // Nobody will accept what is no longer sent.
+            trial.released.retain(|(_, object)| !keys.contains(object));
         }
+        self.go_on(&mut verdict);
         verdict
     }
 
@@ -268,4 +278,4 @@ impl Vetting {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

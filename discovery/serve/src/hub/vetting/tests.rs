@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::*;
 
-const TABLE: &str = "8080";
+pub(in crate::hub) const TABLE: &str = "8080";
 
 fn object(name: &str) -> ObjectKey {
     ObjectKey::new(
@@ -18,7 +18,7 @@ fn object(name: &str) -> ObjectKey {
 }
 
 /// The table of virtual services: the name of each and what its only route is called.
-fn table(services: &[(String, String)]) -> Vec<u8> {
+pub(in crate::hub) fn table(services: &[(String, String)]) -> Vec<u8> {
     let host = |(name, route): &(String, String)| {
         let config = format!("/apis/networking.istio.io/v1/namespaces/shop/virtual-service/{name}");
         let value = Value {
