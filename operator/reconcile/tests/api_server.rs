@@ -231,7 +231,7 @@ async fn install_crds(client: &Client) {
 async fn a_mesh_lives() {
     let Some(client) = client().await else { return };
     tracing_subscriber::fmt()
-        .with_env_filter("warn,mizzen_operator=debug")
+        .with_max_level(tracing::Level::WARN)
         .with_test_writer()
         .init();
     install_crds(&client).await;
