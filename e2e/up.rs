@@ -151,6 +151,13 @@ fn stat(pid: u32) -> Option<(u32, String)> {
     Some((fields[1].parse().ok()?, fields[19].to_owned()))
 }
 
+/// In the unit of start times.
+fn moment() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    let (seconds, hundredths) = text.split_whitespace().next().unwrap().split_once('.').unwrap();
+    seconds.parse::<u64>().unwrap() * 100 + hundredths.parse::<u64>().unwrap()
+}
+
 fn pids() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc")
         .unwrap()
@@ -194,17 +201,19 @@ impl Everything {
         }
     }
 
-    fn is_gone(&self) -> bool {
+    /// Whether nothing is left of what was there at `moment`. The kernel gives the numbers of namespaces again, to whoever comes later.
+    fn is_gone(&self, moment: u64) -> bool {
         let alive = self
             .processes
             .iter()
             .any(|(pid, start)| stat(*pid).is_some_and(|(_, now)| now == *start));
-        !alive
-            && !pids().any(|pid| {
-                namespaces(pid)
-                    .iter()
-                    .any(|namespace| self.namespaces.contains(namespace))
-            })
+        let old = |pid: &u32| stat(*pid).is_some_and(|(_, start)| start.parse::<u64>().unwrap() <= moment);
+        let inside = |pid: u32| {
+            namespaces(pid)
+                .iter()
+                .any(|namespace| self.namespaces.contains(namespace))
+        };
+        !alive && !pids().filter(old).any(inside)
     }
 }
 
@@ -261,8 +270,9 @@ fn it_comes_up_answers_and_goes_down_without_a_trace() {
             "{refusal}"
         );
 
+        let stopped = moment();
         assert!(case.run(&["down"]).status.success());
-        assert!(everything.is_gone());
+        assert!(everything.is_gone(stopped));
         assert_untouched(&case.folder());
         assert!(!case.run(&["status"]).status.success());
     });
@@ -272,17 +282,17 @@ fn it_comes_up_answers_and_goes_down_without_a_trace() {
 fn nothing_outlives_a_kill() {
     for_each_user(|case| {
         let mut running = case.up(&["--no-sample"]);
+        let pid = running.child.id();
         let mut most = running.everything();
         // Outer, inner, and a pod at least.
         running.wait_for("a pod", || {
-            most = Everything::below(
-                fs::read_to_string(case.folder().join("lock")).map_or(0, |pid| pid.parse().unwrap_or(0)),
-            );
+            most = Everything::below(pid);
             most.processes.len() >= 3
         });
+        let killed = moment();
         running.signal("-KILL");
         let _ = running.ended();
-        wait_for("the end of everything", || most.is_gone());
+        wait_for("the end of everything", || most.is_gone(killed));
         assert_untouched(&case.folder());
         assert!(!case.run(&["status"]).status.success());
     });
@@ -294,11 +304,12 @@ fn an_interrupt_during_the_start_ends_it_in_order() {
         let mut running = case.up(&["--no-sample"]);
         running.wait_for("the kubeconfig", || case.folder().join("kubeconfig").exists());
         let everything = running.everything();
+        let interrupted = moment();
         running.signal("-INT");
         let (success, text) = running.ended();
         assert!(success, "{text}");
         assert!(!text.contains("Try:"), "{text}");
-        wait_for("the end of everything", || everything.is_gone());
+        wait_for("the end of everything", || everything.is_gone(interrupted));
     });
 }
 
