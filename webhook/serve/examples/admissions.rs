@@ -73,7 +73,7 @@ fn server(ca: &Ca, address_tx: &mpsc::Sender<SocketAddr>, stop: CancellationToke
         let config = r#"{"revision": "basic", "meshNamespace": "mesh", "images": {"registry": "r", "tag": "t"}}"#;
         let config = InjectConfig::from_json(config).unwrap();
         let member = [("maistra.io/member-of".to_owned(), "mesh".to_owned())].into();
-        let inject = Endpoint::immediate("/inject", move |request: &Request| {
+        let inject = Endpoint::computing("/inject", move |request: &Request| {
             review_pod(request, &config, Some(&member))
         });
         let router = Webhooks::new(vec![inject], Limits::default(), &mut Registry::default()).router();

@@ -40,7 +40,7 @@ impl IstiodWebhooks {
                 let injector = inject.clone();
                 Box::pin(async move { injector.review(request).await })
             }),
-            Endpoint::immediate("/validate", review_traffic),
+            Endpoint::computing("/validate", review_traffic),
         ];
         let webhooks = Webhooks::new(endpoints, Limits::default(), registry);
         Self {

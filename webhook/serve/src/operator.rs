@@ -53,8 +53,8 @@ impl OperatorWebhooks {
             operator_user,
         };
         let endpoints = vec![
-            Endpoint::immediate("/mutate-smcp", mutate_mesh),
-            Endpoint::immediate("/mutate-smmr", mutate_roll),
+            Endpoint::computing("/mutate-smcp", mutate_mesh),
+            Endpoint::computing("/mutate-smmr", mutate_roll),
             reviewer.endpoint("/validate-smcp", review_mesh),
             reviewer.endpoint("/validate-smmr", review_roll),
             reviewer.endpoint("/validate-smm", review_member),

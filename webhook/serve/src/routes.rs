@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use mizzen_review::{Request, Response, Review};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
@@ -58,13 +59,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A path whose reviews need no waiting.
-    pub fn immediate(path: &'static str, review: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+    /// A path whose reviews only compute. They do so beside the runtime: what takes long for a huge object must not keep other
+    /// reviews, or the streams that the same process serves, waiting.
+    pub fn computing(path: &'static str, review: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+        let review = Arc::new(review);
         Self {
             path,
             review: Arc::new(move |request| {
-                let response = review(&request);
-                Box::pin(async move { response })
+                let review = review.clone();
+                Box::pin(async move {
+                    let broken = request.refuse(500, "the review broke off: try again", "internal");
+                    spawn_blocking(move || review(&request)).await.unwrap_or(broken)
+                })
             }),
         }
     }
@@ -239,7 +245,7 @@ mod tests {
 
     fn webhooks(limits: Limits) -> Webhooks {
         let endpoints = vec![
-            Endpoint::immediate("/yes", |request| request.allow("fine")),
+            Endpoint::computing("/yes", |request| request.allow("fine")),
             Endpoint::asking("/never", |_| Box::pin(std::future::pending())),
         ];
         Webhooks::new(endpoints, limits, &mut Registry::default())

@@ -43,7 +43,7 @@ async fn start() -> Server {
     let tls = ca.webhook_config(&[NAME.to_owned()]).unwrap();
     let config = r#"{"revision": "basic", "meshNamespace": "mesh", "images": {"registry": "r", "tag": "t"}}"#;
     let config = InjectConfig::from_json(config).unwrap();
-    let inject = Endpoint::immediate("/inject", move |request: &Request| review_pod(request, &config, None));
+    let inject = Endpoint::computing("/inject", move |request: &Request| review_pod(request, &config, None));
     let mut registry = Registry::default();
     let router = Webhooks::new(vec![inject], Limits::default(), &mut registry).router();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
