@@ -108,6 +108,8 @@ impl Source for Discovery {
         })
     }
 
+    fn accepted(&self, _: StreamId, _: ResourceType, _: &[Arc<mizzen_xds::Resource>]) {}
+
     fn rejected(&self, _: StreamId, nack: &Nack) {
         self.nacks.lock().push(nack.message.clone());
     }
