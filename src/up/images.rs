@@ -81,8 +81,16 @@ pub(super) fn table(args: &Args) -> Result<Table, Failure> {
 }
 
 impl Table {
-    pub(super) fn has_envoy(&self) -> bool {
-        self.envoy.is_some()
+    /// Why pods cannot have Envoy as their data plane, and what to do, if so.
+    pub(super) fn without_envoy(&self, users: Users) -> Option<&'static str> {
+        match (&self.envoy, users) {
+            (None, _) => Some("There is no Envoy: pods that ask for that data plane need one in PATH or --envoy PATH."),
+            (Some(_), Users::One) => Some(
+                "Envoy sidecars need user ids that the system lends you: usermod --add-subuids 100000-165535 --add-subgids \
+                 100000-165535 YOU, and the package uidmap.",
+            ),
+            (Some(_), Users::Many) => None,
+        }
     }
 
     /// The rows for the node.
@@ -105,7 +113,8 @@ impl Table {
         images.insert(format!("{REGISTRY}/mizzen"), own(&[]));
         images.insert(format!("{REGISTRY}/mizzen-proxy"), sidecar());
         images.insert(format!("{REGISTRY}/mizzen-app"), own(&["sample"]));
-        if let Some(envoy) = &self.envoy {
+        // An Envoy that is the same user as its application would capture its own connections.
+        if let (Some(envoy), Users::Many) = (&self.envoy, users) {
             let files = BTreeMap::from([(PathBuf::from("/usr/local/bin/envoy"), envoy.clone())]);
             images.insert(format!("{REGISTRY}/mizzen-proxy-envoy"), Image { files, ..sidecar() });
         }

@@ -207,8 +207,9 @@ impl Machine {
         if self.sample {
             add("cd e2e/scenarios/canary && kubectl apply -n tutorial -f destination-rule.yaml -f 90-10.yaml");
         }
-        if !self.images.has_envoy() {
-            text.push_str("There is no Envoy: pods that ask for that data plane need one in PATH or --envoy PATH.\n");
+        if let Some(why) = self.images.without_envoy(Users::here()) {
+            text.push_str(why);
+            text.push('\n');
         }
         if self.background {
             text.push_str(&format!("Stop with `mizzen down{flag}`."));
