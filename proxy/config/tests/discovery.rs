@@ -154,8 +154,8 @@ fn world_with(mode: &str) -> World {
     let space = Namespace::new(SPACE).unwrap();
     let caller = SpiffeId::new(domain, space, ServiceAccount::new("customer").unwrap());
     let _: &ObjectKey = &customer.key;
-    let sidecar = Scope::new(&caller, customer, NodeKind::Sidecar, true).unwrap();
-    let whole = Scope::new(&caller, customer, NodeKind::Sidecar, false).unwrap();
+    let scope = |on_demand| Scope::new(&caller, customer, NodeKind::Sidecar, on_demand).unwrap();
+    let (sidecar, whole) = (scope(true).for_native(), scope(false).for_native());
     World { mesh, sidecar, whole }
 }
 
