@@ -153,7 +153,9 @@ fn become_user(user: &User) -> rustix::io::Result<()> {
         }
         for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
             // As runtimes do, so that the user may open /dev/stdout. Never of what is the machine's, as /dev/null.
-            let is_pipe = |stat: rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo;
+            let is_pipe = |stat: rustix::fs::Stat| {
+                rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo
+            };
             if rustix::fs::fstat(stream).is_ok_and(is_pipe) {
                 _ = rustix::fs::fchown(stream, Some(Uid::from_raw(user.uid)), None);
             }
