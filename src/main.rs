@@ -17,6 +17,8 @@ mod up;
 mod version;
 
 use clap::{Parser, Subcommand};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -90,7 +92,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(words(std::env::args_os().collect()));
     // These have no runtime, or one of their own, and log in their own way.
     let alone = match cli.command {
         Command::Container { told } => return mizzen_node::helper_main(&told),
@@ -105,6 +107,18 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The arguments with the role that the program's name says, as `mizzen-app` and `mizzen-proxy` are called in the containers of `up`.
+fn words(mut words: Vec<OsString>) -> Vec<OsString> {
+    let name = words.first().map(Path::new).and_then(Path::file_name);
+    let role = match name.and_then(OsStr::to_str) {
+        Some("mizzen-app") => "sample",
+        Some("mizzen-proxy") => "sidecar",
+        _ => return words,
+    };
+    words.insert(1, role.into());
+    words
 }
 
 /// Before anything speaks TLS: with no default, the first use would have to choose, and a library might.
@@ -188,6 +202,18 @@ fn start_logging_to(default: &str, file: std::fs::File) {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    // N1
+    #[test]
+    fn the_name_of_the_program_says_its_role() {
+        let words = |line: &str| words(line.split(' ').map(OsString::from).collect());
+        assert_eq!(
+            words("/usr/local/bin/mizzen-app call x"),
+            ["/usr/local/bin/mizzen-app", "sample", "call", "x"].map(OsString::from)
+        );
+        assert_eq!(words("mizzen-proxy"), ["mizzen-proxy", "sidecar"].map(OsString::from));
+        assert_eq!(words("./mizzen up"), ["./mizzen", "up"].map(OsString::from));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -96,9 +96,11 @@ impl Table {
     /// The rows for the node.
     pub(super) fn images(&self, users: Users) -> Images {
         let images = Images::default();
-        let own = |args: &[&str]| Image {
+        // By the names that the programs have in images the roles are called too: `kubectl exec … mizzen-app call`.
+        let own = |args: &[&str], called: &str| Image {
             program: self.own.clone(),
             args: args.iter().map(|word| (*word).to_owned()).collect(),
+            files: BTreeMap::from([(Path::new("/usr/local/bin").join(called), self.own.clone())]),
             ..Image::default()
         };
         // A sidecar that is the same user as its application is told from it by its sockets.
@@ -108,15 +110,16 @@ impl Table {
         };
         let sidecar = || Image {
             env: env.clone(),
-            ..own(&["sidecar"])
+            ..own(&["sidecar"], "mizzen-proxy")
         };
-        images.insert(format!("{REGISTRY}/mizzen"), own(&[]));
+        images.insert(format!("{REGISTRY}/mizzen"), own(&[], "mizzen"));
         images.insert(format!("{REGISTRY}/mizzen-proxy"), sidecar());
-        images.insert(format!("{REGISTRY}/mizzen-app"), own(&["sample"]));
+        images.insert(format!("{REGISTRY}/mizzen-app"), own(&["sample"], "mizzen-app"));
         // An Envoy that is the same user as its application would capture its own connections.
         if let (Some(envoy), Users::Many) = (&self.envoy, users) {
-            let files = BTreeMap::from([(PathBuf::from("/usr/local/bin/envoy"), envoy.clone())]);
-            images.insert(format!("{REGISTRY}/mizzen-proxy-envoy"), Image { files, ..sidecar() });
+            let mut image = sidecar();
+            image.files.insert("/usr/local/bin/envoy".into(), envoy.clone());
+            images.insert(format!("{REGISTRY}/mizzen-proxy-envoy"), image);
         }
         for (name, program) in &self.users {
             images.insert(

@@ -10,6 +10,8 @@ use tokio::process::Command;
 /// A cluster that answers.
 pub(crate) struct Cluster {
     bin: PathBuf,
+    /// Where the ingress gateway is reached, if not at a node's address.
+    gateway: Option<String>,
 }
 
 /// What a command printed, both streams together, and whether it succeeded.
@@ -20,8 +22,11 @@ pub(crate) struct Output {
 
 impl Cluster {
     /// `None` where the kubeconfig names no cluster that answers.
-    pub(crate) async fn connect(bin: &Path) -> Option<Self> {
-        let cluster = Self { bin: bin.to_owned() };
+    pub(crate) async fn connect(bin: &Path, gateway: Option<String>) -> Option<Self> {
+        let cluster = Self {
+            bin: bin.to_owned(),
+            gateway,
+        };
         let nodes = cluster
             .kubectl(&["get", "nodes", "--request-timeout=10s", "-o", "name"])
             .await
@@ -105,8 +110,11 @@ impl Cluster {
         Ok(child.wait_with_output().await?)
     }
 
-    /// The ingress gateway as host:port, by the node's address and the service's node port.
+    /// The ingress gateway as host:port: as it was said, or by the node's address and the service's node port.
     pub(crate) async fn gateway(&self) -> anyhow::Result<String> {
+        if let Some(gateway) = &self.gateway {
+            return Ok(gateway.clone());
+        }
         let port = self
             .must(&[
                 "get",

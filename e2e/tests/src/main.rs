@@ -42,6 +42,9 @@ struct Args {
     /// The folder that holds the built programs
     #[arg(long, env = "MIZZEN_BIN_DIR", default_value = "target/release")]
     bin: PathBuf,
+    /// Where the ingress gateway is reached, HOST:PORT; by default its node port at the first node's address
+    #[arg(long, value_name = "HOST:PORT")]
+    gateway: Option<String>,
     /// List what would run, and the behaviours of FEATURES that each scenario covers
     #[arg(long)]
     list: bool,
@@ -77,7 +80,7 @@ async fn run_all(args: Args) -> anyhow::Result<u32> {
         }
         return Ok(0);
     }
-    let Some(cluster) = Cluster::connect(&args.bin).await else {
+    let Some(cluster) = Cluster::connect(&args.bin, args.gateway.clone()).await else {
         println!(
             "scenarios   skipped: no cluster answers. Name one in KUBECONFIG (kind, k3d or any other; load the images of"
         );
