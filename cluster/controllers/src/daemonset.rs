@@ -28,15 +28,10 @@ pub(crate) fn step(turn: &Turn<'_>) -> Plan {
         return plan;
     };
     let Some(spec) = &set.spec else { return plan };
-    let owned = claim(
-        &*set,
-        &spec.selector,
-        turn.world.pods.list(&turn.key.namespace),
-        &mut plan,
-    );
-    if !plan.actions.is_empty() {
+    let candidates = turn.world.pods.list(&turn.key.namespace);
+    let Some(owned) = claim(&*set, &spec.selector, candidates, &mut plan) else {
         return plan;
-    }
+    };
     let owner = revision::Owner {
         object: &*set,
         selector: &spec.selector,

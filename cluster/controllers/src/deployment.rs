@@ -74,16 +74,15 @@ pub(crate) fn step(turn: &Turn<'_>) -> Plan {
     };
     let Some(spec) = &deployment.spec else { return plan };
     let sets = turn.world.replica_sets.list(&turn.key.namespace);
-    let mut owned = claim(&*deployment, &spec.selector, sets, &mut plan);
+    let Some(mut owned) = claim(&*deployment, &spec.selector, sets, &mut plan) else {
+        return plan;
+    };
     owned.sort_by_key(|set| {
         (
             set.metadata.creation_timestamp.as_ref().map(|t| t.0),
             set.metadata.name.clone(),
         )
     });
-    if !plan.actions.is_empty() {
-        return plan;
-    }
     let new = owned.iter().find(|set| same_template(set, &spec.template)).cloned();
     let old = owned
         .into_iter()

@@ -41,13 +41,13 @@ pub(crate) fn selects(selector: &LabelSelector, labels: &Option<Map>) -> bool {
 }
 
 /// The objects among `candidates` that `owner` controls. Orphans that its selector takes are adopted and controlled objects that
-/// it takes no more are released; both are written first, and are the owner's (or not) from the next look on.
+/// it takes no more are released; both are written first, and there is no answer until the next look.
 pub(crate) fn claim<O: Kind, K: Kind>(
     owner: &O,
     selector: &LabelSelector,
     candidates: Vec<Arc<K>>,
     plan: &mut Plan,
-) -> Vec<Arc<K>> {
+) -> Option<Vec<Arc<K>>> {
     let meta = owner.metadata();
     let mut owned = Vec::new();
     for object in candidates {
@@ -72,7 +72,7 @@ pub(crate) fn claim<O: Kind, K: Kind>(
             _ => {}
         }
     }
-    owned
+    plan.actions.is_empty().then_some(owned)
 }
 
 /// `status.phase`.

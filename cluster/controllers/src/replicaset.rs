@@ -23,15 +23,10 @@ pub(crate) fn step(turn: &Turn<'_>) -> Plan {
         return plan;
     };
     let Some(spec) = &set.spec else { return plan };
-    let all = claim(
-        &*set,
-        &spec.selector,
-        turn.world.pods.list(&turn.key.namespace),
-        &mut plan,
-    );
-    if !plan.actions.is_empty() {
+    let candidates = turn.world.pods.list(&turn.key.namespace);
+    let Some(all) = claim(&*set, &spec.selector, candidates, &mut plan) else {
         return plan;
-    }
+    };
     let active: Vec<_> = all.into_iter().filter(|pod| is_active(pod)).collect();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
     let template = spec.template.clone().unwrap_or_default();

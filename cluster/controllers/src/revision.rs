@@ -38,15 +38,8 @@ pub(crate) fn sync<O: Kind>(
     turn: &Turn<'_>,
     plan: &mut Plan,
 ) -> Option<Vec<Arc<ControllerRevision>>> {
-    let mut all = claim(
-        owner.object,
-        owner.selector,
-        turn.world.revisions.list(&turn.key.namespace),
-        plan,
-    );
-    if !plan.actions.is_empty() {
-        return None;
-    }
+    let candidates = turn.world.revisions.list(&turn.key.namespace);
+    let mut all = claim(owner.object, owner.selector, candidates, plan)?;
     all.sort_by_key(|revision| revision.revision);
     let mut template = serde_json::to_value(owner.template).unwrap_or_default();
     put(&mut template, &["$patch"], json!("replace"));

@@ -41,15 +41,10 @@ pub(crate) fn step(turn: &Turn<'_>) -> Plan {
         return plan;
     };
     let Some(spec) = &set.spec else { return plan };
-    let pods = claim(
-        &*set,
-        &spec.selector,
-        turn.world.pods.list(&turn.key.namespace),
-        &mut plan,
-    );
-    if !plan.actions.is_empty() {
+    let candidates = turn.world.pods.list(&turn.key.namespace);
+    let Some(pods) = claim(&*set, &spec.selector, candidates, &mut plan) else {
         return plan;
-    }
+    };
     let old = set.status.clone().unwrap_or_default();
     let left = old.current_revision.clone().unwrap_or_default();
     let mut live: BTreeSet<&str> = pods.iter().map(|pod| text(&pod.metadata.labels, REVISION)).collect();
